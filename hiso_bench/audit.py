@@ -1,0 +1,80 @@
+"""Participants that know only the base point and what went over the wire: a client with its own state, and the audit of a ledger."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hiso_bench.directions import Warped
+from hiso_bench.federation import Federation, FederationOptions
+from hiso_bench.ledger import Ledger, Round
+from hiso_bench.messages import MessageError
+from hiso_bench.methods.base import Method
+from hiso_bench.problems import Problem
+from hiso_bench.state import State
+
+
+class Client:
+    """A client with a state of its own, which it advances by messages alone: a late joiner, or an auditor.
+
+    The simulation needs no such object; tests hold it against the server's state bit for bit.
+
+    Args:
+        problem: for the base point and the loss.
+        method: as agreed.
+        options: as agreed; `key` lets the client regenerate the directions.
+    """
+
+    def __init__(self, problem: Problem, method: Method, options: FederationOptions) -> None:
+        self._inner = Federation(problem, method, options)
+
+    @property
+    def state(self) -> State:
+        """The client's x, H and momentum."""
+        return self._inner.state
+
+    def receive(self, message: bytes) -> None:
+        """Decode a downlink and replay the missed rounds.
+
+        Raises:
+            MessageError: the message does not start where this client stands.
+        """
+        round_, first, updates = self._inner.wire.decode_downlink(message)
+        if first != self.state.round:
+            raise MessageError(f"a downlink from round {first} on cannot advance a client that stands at round {self.state.round}")
+        for number, update in enumerate(updates, start=first):
+            self._inner.replay(Round(number, (), 0, 0, 0, update))
+        assert self.state.round == round_
+
+    def answer(self, client: int) -> bytes:
+        """Measure for this round and encode the uplink; the state is left as it was (the revert rule)."""
+        z = Warped(self._inner.directions, self._inner.method.warp(self.state))
+        scalars, _ = self._inner.measure(self.state.round, np.array([client]), [client], z)
+        z.close()
+        return self._inner.wire.encode_uplink(self.state.round, client, scalars[0])
+
+
+class AuditError(ValueError):
+    """A replay of the ledger does not give the fingerprint that the ledger holds."""
+
+
+def audit(ledger: Ledger, problem: Problem, method: Method, options: FederationOptions) -> State:
+    """Rebuild x and H from the base point and the ledger alone, checking every fingerprint on the way.
+
+    Raises:
+        AuditError: a fingerprint differs; the message names the round.
+    """
+    inner = Federation(problem, method, options)
+    _compare(ledger, inner.state)
+    for record in ledger.rounds:
+        inner.replay(record)
+        _compare(ledger, inner.state)
+    return inner.state
+
+
+def _compare(ledger: Ledger, state: State) -> None:
+    expected = ledger.fingerprints.get(state.round)
+    if expected is not None and expected != (found := state.fingerprint()):
+        raise AuditError(
+            f"after round {state.round} the replayed state has fingerprint {found:016x}, the ledger holds {expected:016x}: "
+            "another base point, sampler, thread count or torch build was used (see the ledger's header)"
+        )

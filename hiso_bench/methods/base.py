@@ -1,0 +1,158 @@
+"""What a scalar-representable method is: how it warps, measures, combines, moves and learns.
+
+A round's shared state is changed by scalars and keys alone. A new method is one short file in this folder: subclass `Method`, override
+what differs, and `register` it (see `hiso_bench/methods/__init__.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hiso_bench.differences import DIFFERENCES, Difference, Measurement, measure
+from hiso_bench.directions import DirectionKey, Warped
+from hiso_bench.losses import Batch, Loss
+from hiso_bench.points import Layout, Point, Value, add_scaled, scale_into
+from hiso_bench.state import State, Warp
+
+
+class Step(NamedTuple):
+    """One agreed local step: n rows of P weighted directions. The step's direction is (1/n) sum over rows and p of weight * z(key)."""
+
+    keys: tuple[tuple[DirectionKey, ...], ...]
+    """(n, P); the rows are equal when the clients share their directions."""
+    weights: Tensor
+    """(n, P, *replicate_shape), float64: the scalars divided by P."""
+
+    @property
+    def active(self) -> Tensor:
+        """Which replicates move: bool, replicate-shaped."""
+        return torch.isfinite(self.weights).all(0).all(0)
+
+    def rows(self) -> list[Step]:
+        """The step of each row alone: what each client would do by itself."""
+        return [Step(self.keys[i : i + 1], self.weights[i : i + 1]) for i in range(len(self.keys))]
+
+    def perturbations(self) -> list[Step]:
+        """The contribution of each perturbation alone (still divided by P)."""
+        return [
+            Step(tuple(row[p : p + 1] for row in self.keys), self.weights[:, p : p + 1]) for p in range(len(self.keys[0]))
+        ]
+
+
+def _positive(value: Value) -> bool:
+    return bool(torch.all(torch.as_tensor(value) > 0)) and bool(torch.isfinite(torch.as_tensor(value)).all())
+
+
+def require(condition: bool, option: str, value: object, allowed: str) -> None:
+    """Raise ValueError naming the option, its value and what is allowed, unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"{option} {value} is out of range; allowed: {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Options that every method has, and the behaviour of plain ZO-SGD (DeComFL, H = I).
+
+    `lr`, `mu` and other numbers may be tensors that broadcast to the replicate shape.
+
+    Attributes:
+        lr: step size eta of round 0.
+        lr_decay: eta_r = lr / (1 + lr_decay * r).
+        perturbations: P, directions per local step.
+        mu: smoothing parameter.
+        difference: "forward" (P + 1 evaluations) or "central" (2 P).
+        momentum: b in m <- b m + dx, x <- x - eta m.
+        weight_decay: added to the direction as weight_decay * x (not seen by what H learns).
+
+    Raises:
+        ValueError: an option out of range, named with its value and what is allowed.
+    """
+
+    scalar_only: ClassVar[bool] = True
+    """Only scalars and keys are exchanged."""
+    linear_in_scalars: ClassVar[bool] = True
+    """The move of x is linear in the scalars while H is frozen: averaging scalars is averaging end points."""
+
+    lr: Value
+    lr_decay: Value = 0.0
+    perturbations: int = 5
+    mu: Value = 1e-3
+    difference: Difference = "forward"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(_positive(self.lr), "lr", self.lr, "a finite number > 0")
+        require(bool(torch.all(torch.as_tensor(self.lr_decay) >= 0)), "lr_decay", self.lr_decay, ">= 0")
+        require(self.perturbations >= 1, "perturbations", self.perturbations, ">= 1")
+        require(_positive(self.mu), "mu", self.mu, "a finite number > 0")
+        require(self.difference in DIFFERENCES, "difference", self.difference, ", ".join(DIFFERENCES))
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= momentum < 1")
+        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, ">= 0")
+
+    def init(self, x: Point, layout: Layout) -> State:
+        """The shared state before round 0. `x` is copied."""
+        state = State(layout, tuple(leaf.clone() for leaf in x))
+        if self.momentum:
+            state.buffers["momentum"] = tuple(torch.zeros_like(leaf) for leaf in x)
+        return state
+
+    def warp(self, state: State) -> Warp:
+        """The map u -> z that holds for one round; it overwrites u."""
+        return lambda u: u
+
+    def measure(
+        self,
+        loss: Loss,
+        layout: Layout,
+        x: Point,
+        z: Callable[[DirectionKey], Point],
+        directions: Sequence[DirectionKey],
+        batches: Sequence[Batch],
+        buffer: Point,
+    ) -> Measurement:
+        """The clients' scalars along the directions; see `differences.measure`."""
+        return measure(loss, layout, x, z, directions, batches, self.mu, self.difference, buffer)
+
+    def combine(self, scalars: Tensor) -> Tensor:
+        """Clients' scalars (n, tau, P, k, *replicate_shape) in float64 and client order -> what the server sends on, same axes.
+
+        The default is the mean (n = 1) over the clients that answered (a NaN says that a client did not answer for a replicate).
+        A method that needs every client's scalars returns them all.
+        """
+        return scalars.nanmean(0, keepdim=True)
+
+    def direction(self, step: Step, layout: Layout, z: Callable[[DirectionKey], Point], out: Point) -> Point:
+        """Write the step's direction dx = (1/n) sum_i (1/P) sum_p s_ip z_ip into `out`. Cost: one pass over z per direction."""
+        n = len(step.keys)
+        if all(row == step.keys[0] for row in step.keys):
+            terms = list(zip(step.keys[0], step.weights.mean(0), strict=True))
+        else:
+            terms = [(key, step.weights[i, p] / n) for i, row in enumerate(step.keys) for p, key in enumerate(row)]
+        for number, (key, weight) in enumerate(terms):
+            if number == 0:
+                scale_into(layout, z(key), weight, out)
+            else:
+                add_scaled(layout, out, z(key), weight, out)
+        return out
+
+    def move(self, state: State, dx: Point) -> None:
+        """x <- x - eta (dx + weight_decay x), in place, with momentum if there is any. Shared by local steps and replay."""
+        eta = self.lr / (1 + self.lr_decay * state.round)
+        target = dx
+        if self.momentum:
+            target = state.buffers["momentum"]
+            for m, d, x in zip(target, dx, state.x, strict=True):
+                m.mul_(self.momentum).add_(d).add_(x, alpha=self.weight_decay)
+        elif self.weight_decay:
+            add_scaled(state.layout, state.x, state.x, -eta * self.weight_decay, state.x)
+        add_scaled(state.layout, state.x, target, -eta, state.x)
+
+    def learn(self, state: State, steps: Sequence[Step], z: Warped, dx: Point) -> None:
+        """Update what the method learns, in place, after the moves. `dx` holds the last step's direction and may be overwritten."""

@@ -1,0 +1,229 @@
+"""A run: rounds, the evaluation schedule, the stopping rule, and resuming from the ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+import hiso_bench
+from hiso_bench import snapshots
+from hiso_bench.directions import sampler_name
+from hiso_bench.federation import Federation, FederationOptions, Report
+from hiso_bench.ledger import Ledger, LedgerError
+from hiso_bench.losses import check_deterministic
+from hiso_bench.methods.base import Method, require
+from hiso_bench.problems import Problem
+
+LEDGER_NAME = "run.ledger"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long a run goes on and when it looks at itself.
+
+    Attributes:
+        rounds: R, in total (a resumed run continues up to it).
+        evaluate_every: rounds between evaluations; 0, and the last round, are evaluated too.
+        fingerprint_every: rounds between state fingerprints; 0: at evaluations only.
+        snapshot_every: rounds between snapshots (at evaluations only); 0: none.
+        stop_at: stop once the problem's metric has reached this value at an evaluation.
+    """
+
+    rounds: int = 1000
+    evaluate_every: int = 50
+    fingerprint_every: int = 0
+    snapshot_every: int = 500
+    stop_at: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 0, "rounds", self.rounds, ">= 0")
+        require(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, ">= 1")
+        require(self.fingerprint_every >= 0, "fingerprint_every", self.fingerprint_every, ">= 0")
+        require(self.snapshot_every >= 0, "snapshot_every", self.snapshot_every, ">= 0")
+
+
+def header(problem: Problem, method_name: str, method: Method, options: FederationOptions, schedule: Schedule) -> dict[str, Any]:
+    """What a ledger says of its run. Everything under "run" must be equal for a resume; "made_with" is checked by replaying."""
+    x = problem.initial()
+    skip = {"cache_bytes"}  # the cache changes no bit
+    fields = {k: v for k, v in dataclasses.asdict(options).items() if k not in skip}
+    return {
+        "run": {
+            "problem": problem.describe() | {"name": problem.name, "clients": problem.clients},
+            "method": {"name": method_name, **_json(dataclasses.asdict(method))},
+            "federation": fields,
+            "evaluate_every": schedule.evaluate_every,
+            "fingerprint_every": schedule.fingerprint_every,
+            "layout": [list(shape) for shape in problem.layout.leaf_shapes],
+            "base_fingerprint": f"{method.init(x, problem.layout).fingerprint():016x}",
+            "evaluation_mode": problem.loss.mode,
+            "dtype": str(x[0].dtype).removeprefix("torch."),
+        },
+        "made_with": {
+            "sampler": sampler_name(x[0].device),
+            "device": str(x[0].device),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "hiso_bench": hiso_bench.__version__,
+        },
+    }
+
+
+def _json(options: dict[str, Any]) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.tolist()
+        # A point given from outside (an oracle H) enters through the base fingerprint; only its shape is listed.
+        return [list(v.shape) for v in value] if isinstance(value, tuple) else value
+
+    return {name: str(v) if isinstance(v, float) and v in (float("inf"),) else plain(v) for name, v in options.items()}
+
+
+class Run:
+    """A federation, its ledger and its schedule.
+
+    Args:
+        problem: what is trained.
+        method_name: the registered name, for the header.
+        method: the method itself.
+        options: the federation's options.
+        schedule: how long, and when to evaluate.
+        folder: where ledger and snapshots live; None keeps the ledger in memory.
+
+    Raises:
+        LedgerError: the folder holds a ledger of another run; the message names the first option that differs.
+        NondeterministicLossError: the problem's loss is not a function of the point and the batch.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        method_name: str,
+        method: Method,
+        options: FederationOptions,
+        schedule: Schedule,
+        folder: Path | None = None,
+    ) -> None:
+        self.problem, self.schedule = problem, schedule
+        described = header(problem, method_name, method, options, schedule)
+        self.resumed = folder is not None and (folder / LEDGER_NAME).exists()
+        if folder is None:
+            ledger = Ledger(described)
+        elif self.resumed:
+            ledger = Ledger.open(folder / LEDGER_NAME)
+            _same_run(ledger, described)
+        else:
+            ledger = Ledger.create(folder / LEDGER_NAME, described)
+        self.federation = Federation(problem, method, options, ledger)
+        self.federation.catch_up(snapshots.newest_valid(ledger, problem.layout))
+        state = self.federation.state
+        last = max((r for r in ledger.fingerprints if r <= state.round), default=None)
+        if last == state.round and ledger.fingerprints[last] != state.fingerprint():
+            raise LedgerError(
+                f"resuming {ledger.path}: the replayed state of round {last} differs from the ledger's fingerprint; "
+                f"it was made with {ledger.header['made_with']}, this is {described['made_with']}"
+            )
+        if not self.federation.problem.layout.replicate_shape:
+            batch = problem.batch(_first_client(), 0, 0)
+            check_deterministic(problem.loss, state.x, batch)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The run's ledger."""
+        return self.federation.ledger
+
+    def go(self, on_round: Callable[[Run, Report], None] | None = None) -> Run:
+        """Run up to the schedule's last round, or until the stopping rule holds."""
+        state = self.federation.state
+        while not self._look(state.round) and state.round < self.schedule.rounds:
+            report = self.federation.round()
+            if on_round is not None:
+                on_round(self, report)
+        self.ledger.sync()
+        return self
+
+    def _look(self, r: int) -> bool:
+        """Fingerprint, evaluate and snapshot if they are due and not yet in the ledger; True if the run may stop."""
+        schedule, ledger = self.schedule, self.ledger
+        evaluation = r % schedule.evaluate_every == 0 or r == schedule.rounds
+        due = evaluation or (schedule.fingerprint_every and r % schedule.fingerprint_every == 0)
+        if due and r not in ledger.fingerprints:
+            ledger.append_fingerprint(r, self.federation.state.fingerprint())
+        if evaluation and r not in ledger.evaluations:
+            ledger.append_evaluation(r, self.problem.evaluate(self.federation.state.x))
+        if evaluation and schedule.snapshot_every and r and ledger.path is not None:
+            last = r - r % schedule.snapshot_every
+            if r - last < schedule.evaluate_every and not snapshots.path_of(ledger.path, r).exists():
+                snapshots.save(ledger.path, self.federation.state)
+        if schedule.stop_at is None or r not in ledger.evaluations:
+            return False
+        value = ledger.evaluations[r][self.problem.metric]
+        return value >= schedule.stop_at if self.problem.higher_is_better else value <= schedule.stop_at
+
+
+def _first_client() -> Any:
+    import numpy as np
+
+    return np.array(0)
+
+
+def _same_run(ledger: Ledger, described: dict[str, Any]) -> None:
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, value in tree.items():
+            out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        return out
+
+    then, now = flat(ledger.header.get("run", {})), flat(described["run"])
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            raise LedgerError(
+                f"ledger {ledger.path} belongs to another run: {name} is {then.get(name)!r} there and {now.get(name)!r} here"
+            )
+
+
+def curve(ledger: Ledger) -> pd.DataFrame:
+    """The evaluations of a ledger in long format: round, bytes_up, bytes_down, forward_passes (all cumulative), metric, value."""
+    rows, up, down, forwards = [], 0, 0, 0
+    for r in range(len(ledger.rounds) + 1):
+        for metric, value in ledger.evaluations.get(r, {}).items():
+            rows.append((r, up, down, forwards, metric, value))
+        if r < len(ledger.rounds):
+            record = ledger.rounds[r]
+            up, down, forwards = up + record.bytes_up, down + record.bytes_down, forwards + record.forward_passes
+    return pd.DataFrame(rows, columns=["round", "bytes_up", "bytes_down", "forward_passes", "metric", "value"])
+
+
+class Progress:
+    """A progress bar with loss, metric, rounds per second and bytes so far; use as `Run.go(on_round=Progress(run))`."""
+
+    def __init__(self, run: Run) -> None:
+        ledger = run.ledger
+        self._bytes = sum(record.bytes_up + record.bytes_down for record in ledger.rounds)
+        self._bar = tqdm(
+            total=run.schedule.rounds, initial=len(ledger.rounds), unit="round", file=sys.stderr, dynamic_ncols=True, mininterval=0.5
+        )
+        self._shown = 0.0
+
+    def __call__(self, run: Run, report: Report) -> None:
+        """Advance by one round."""
+        self._bytes += report.record.bytes_up + report.record.bytes_down
+        self._bar.update()
+        if time.monotonic() - self._shown > 0.5:
+            self._shown = time.monotonic()
+            metric = run.problem.metric
+            last = run.ledger.evaluations[max(run.ledger.evaluations)][metric]
+            self._bar.set_postfix_str(f"loss {float(report.loss):.4g}, {metric} {last:.4g}, {self._bytes / 1024:.1f} KiB")
+
+    def close(self) -> None:
+        """End the bar's line."""
+        self._bar.close()

@@ -1,0 +1,1 @@
+"""Problems with known eigenvalues, and the experiments that are run on them."""

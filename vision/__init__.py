@@ -1,0 +1,1 @@
+"""The vision track: image data and the small convolutional networks trained on them."""
