@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt  # noqa: E402 (the backend comes first)
 import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 from numpy.typing import ArrayLike  # noqa: E402
 from scipy import stats  # noqa: E402
 
@@ -37,7 +38,7 @@ OKABE_ITO: Mapping[str, str] = {
 # One hue from light to dark for settings that are ordered and are no methods (a spread, a dimension, an eps).
 SHADES = ("#B9A6DC", "#7F5AB5", "#34155E")
 
-RC = {
+RC: dict[Any, Any] = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
@@ -174,7 +175,7 @@ def provenance(fig: Figure, text: str) -> None:
     """
     room = 0.2 / fig.get_figheight()  # inches: the same letters on every size of figure
     engine = fig.get_layout_engine()
-    if engine is not None:
+    if isinstance(engine, ConstrainedLayoutEngine):
         engine.set(rect=(0, room, 1, 1 - room))
     fig.text(0.995, 0.04 / fig.get_figheight(), text, ha="right", va="bottom", fontsize=6.5, color="#555555")
 

@@ -53,14 +53,15 @@ def draw(results: Path, source: str = "origin of the data not stated") -> Figure
         pd.read_csv(Path(results) / f"whitening_{name}.csv")
         for name in ("histogram", "match", "example", "dimension")
     )
-    printed = pd.read_csv(REPORTED).set_index("quantity")["value"]
-    stds = example.groupby("reading")["std"].first()
-    example = example[example["reading"] == EXAMPLE]
+    reported = pd.read_csv(REPORTED)
+    printed = dict(zip(reported["quantity"], reported["value"].astype(float), strict=True))
+    stds = dict(zip(example["reading"], example["std"], strict=True))
+    example = _only(example, reading=EXAMPLE)
     d = len(example)
 
     fig, axes = plt.subplots(2, 3, figsize=(9.6, 6.2))
     for ax, (quantity, title, label) in zip(axes[0], TOP, strict=True):
-        _distribution(ax, histogram[histogram["quantity"] == quantity], printed[quantity])
+        _distribution(ax, _only(histogram, quantity=quantity), printed[quantity])
         ax.set(title=title, xlabel=label, xscale="linear" if quantity == "zeta" else "log")
     axes[0, 0].set_ylabel("draws per bin (%)")
     axes[0, 2].axvline(d / 2, **look("theory").line())
@@ -72,12 +73,18 @@ def draw(results: Path, source: str = "origin of the data not stated") -> Figure
     return fig
 
 
+def _only(table: pd.DataFrame, **value: str) -> pd.DataFrame:
+    """The rows of a table whose named column has the given value."""
+    ((column, wanted),) = value.items()
+    return table.loc[table[column] == wanted]
+
+
 def _distribution(ax: Axes, bins: pd.DataFrame, printed: float) -> None:
     """One quantity's histogram over draws for each reading, and the printed value."""
     for reading, (_, color, linestyle, _) in READINGS.items():
-        part = bins[bins["reading"] == reading]
+        part = _only(bins, reading=reading)
         share = 100 * part["count"] / part["count"].sum()
-        edges = np.append(part["low"], part["high"].iloc[-1])
+        edges = np.append(part["low"], part["high"].max())
         ax.stairs(share, edges, color=color, linestyle=linestyle, linewidth=1.5)
         ax.stairs(share, edges, color=color, alpha=0.12, fill=True)
     ax.set_ylim(bottom=0)
@@ -101,24 +108,24 @@ def _spectra(left: Axes, right: Axes, example: pd.DataFrame) -> None:
 
 def _growth(ax: Axes, dimension: pd.DataFrame, printed: float, d: int) -> None:
     """Zeta against d: 5-95 % of draws for each reading, d/2, and what "independent of d" would look like."""
-    exact = dimension.drop_duplicates("d")
-    ax.plot(exact["d"], exact["expected"], **look("theory").line())
+    dimensions = sorted(set(dimension["d"]))
+    ax.plot(dimension["d"], dimension["expected"], **look("theory").line())
     for size, (reading, (_, color, _, marker)) in zip((9, 5.5, 2.5), READINGS.items(), strict=True):
-        part = dimension[dimension["reading"] == reading]  # nested markers: the readings coincide
+        part = _only(dimension, reading=reading)  # nested markers: the readings coincide
         reach = [part["mean"] - part["q05"], part["q95"] - part["mean"]]
         ax.errorbar(part["d"], part["mean"], reach, color=color, fmt=marker, ms=size, elinewidth=size / 2)
     ax.axhline(printed, **look("reported").line())
     ax.plot(d, printed, zorder=5, **look("reported").points())
-    ax.text(exact["d"].min(), printed * 1.08, "if independent of $d$", fontsize=8, va="bottom")
+    ax.text(dimensions[0], printed * 1.08, "if independent of $d$", fontsize=8, va="bottom")
     ax.set(xscale="log", yscale="log", xlabel="$d$", ylabel=r"$\zeta$")
     ax.set_title(r"(f) $\zeta$ in other dimensions")
-    ax.xaxis.set_major_locator(FixedLocator(exact["d"].tolist()))
+    ax.xaxis.set_major_locator(FixedLocator(dimensions))
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter("{x:.0f}")
 
 
-def _legend(fig: Figure, match: pd.DataFrame, stds: pd.Series) -> None:
+def _legend(fig: Figure, match: pd.DataFrame, stds: dict[str, float]) -> None:
     """One legend for all panels; each reading carries how many of its draws are like the printed one."""
     handles = []
     for reading, (label, color, linestyle, marker) in READINGS.items():

@@ -15,6 +15,7 @@ and 1/lambda have the same law and lambda/(lambda + 1) + (1/lambda)/(1/lambda + 
 for every spread. A zeta near 100 says d = 200 and eps = 1, and nothing about the spectrum.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -114,11 +115,11 @@ def whitened(eigenvalues: NDArray[np.float64], eps: float = 1.0) -> NDArray[np.f
 def _histogram(values: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for quantity, group in values.groupby("quantity", sort=False):
-        low, high = group["value"].min(), group["value"].max()
+        sample = group["value"].to_numpy()
         if quantity == "zeta":
-            edges = np.arange(np.floor(low), np.floor(high) + 2)
+            edges = _grid(sample)
         else:  # twelve bins a decade
-            edges = 10 ** (np.arange(np.floor(12 * np.log10(low)), np.floor(12 * np.log10(high)) + 2) / 12)
+            edges = 10 ** (_grid(12 * np.log10(sample)) / 12)
         for reading, part in group.groupby("reading", sort=False):
             counts, _ = np.histogram(part["value"], edges)
             rows.append(
@@ -135,15 +136,20 @@ def _histogram(values: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+def _grid(sample: NDArray) -> NDArray:
+    """Consecutive whole numbers that enclose a sample."""
+    return np.arange(math.floor(sample.min()), math.floor(sample.max()) + 2, dtype=float)
+
+
 def _quantiles(values: pd.DataFrame) -> pd.DataFrame:
-    table = values.groupby(["reading", "quantity"], sort=False)["value"].quantile(list(PROBABILITIES))
+    table = values.groupby(["reading", "quantity"], sort=False)["value"].quantile(np.array(PROBABILITIES))
     return table.rename_axis(["reading", "quantity", "probability"]).reset_index()
 
 
 def _summary(values: pd.DataFrame, d: int) -> pd.DataFrame:
     groups = values.groupby(["reading", "quantity"], sort=False)["value"]
     table = groups.agg(mean="mean", standard_error="sem").reset_index()
-    table.insert(1, "std", table["reading"].map(READINGS))
+    table.insert(1, "std", [READINGS[reading] for reading in table["reading"]])
     expected = {"Lkappa": d * np.exp(table["std"] ** 2 / 2), "zeta": d / 2}
     table["expected"] = np.nan
     for quantity, value in expected.items():

@@ -1,0 +1,111 @@
+"""Federated image classification: real images, split over clients, a small CNN, cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hiso_bench import keys
+from hiso_bench.losses import Batch, ModuleLoss, layout_of
+from hiso_bench.methods.base import require
+from hiso_bench.partition import dirichlet, iid, sample_batch
+from hiso_bench.points import Point, clone
+from vision import data, models
+
+SPLITS = ("dirichlet", "iid")
+PARTS = ("test", "validation")
+DEFAULT_MODEL = {"mnist": "paper_cnn", "fashion": "paper_cnn", "digits": "small_cnn"}
+# Set aside from the training images of every run, whatever its key: rates are chosen here, results come from the test images.
+_VALIDATION_KEY = keys.derive(0, "validation")
+_EVALUATION_CHUNK = 500
+
+
+class ImageProblem:
+    """A data set, its clients and its model.
+
+    Args:
+        dataset: "mnist", "fashion" or "digits".
+        clients: M.
+        split: "dirichlet" (label-skewed, every client at least 4 images) or "iid".
+        alpha: concentration of the Dirichlet split.
+        batch_size: images per client and local step; drawn with replacement where a client holds fewer.
+        mode: evaluation mode of the loss.
+        evaluate_on: "test", or "validation": images set aside from training in every run (min(5000, a fifth)).
+        key: 64-bit key of split, initial model and batches.
+
+    Raises:
+        ValueError: an option out of range.
+        hiso_bench.datafiles.DataError: the images are not at hand.
+    """
+
+    metric = "accuracy"
+    higher_is_better = True
+
+    def __init__(
+        self,
+        dataset: str = "digits",
+        clients: int = 64,
+        split: str = "dirichlet",
+        alpha: float = 1.0,
+        batch_size: int = 32,
+        mode: str = "clients",
+        evaluate_on: str = "test",
+        key: int = 0,
+    ) -> None:
+        require(dataset in data.NAMES, "dataset", dataset, ", ".join(data.NAMES))
+        require(split in SPLITS, "split", split, ", ".join(SPLITS))
+        require(batch_size >= 1, "batch_size", batch_size, ">= 1")
+        require(evaluate_on in PARTS, "evaluate_on", evaluate_on, ", ".join(PARTS))
+        self.name, self.clients, self.key, self.batch_size, self.evaluate_on = dataset, clients, key, batch_size, evaluate_on
+        self._options = dict(split=split, alpha=alpha, batch_size=batch_size, mode=mode, evaluate_on=evaluate_on, key=key)
+        images = data.load(dataset)
+        self.source = images.source
+        order = keys.rng(_VALIDATION_KEY).permutation(len(images.train_y))
+        held_out = min(5000, len(order) // 5)
+        validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
+        # Channels-last images make torch's CPU convolutions about twice as fast; the values are the same.
+        self._x = images.train_x[train].contiguous(memory_format=torch.channels_last)
+        self._y = images.train_y[train]
+        self._part = (images.test_x, images.test_y) if evaluate_on == "test" else (images.train_x[validation], images.train_y[validation])
+        rng = keys.rng(keys.derive(key, "split"))
+        self._owned = (
+            iid(len(train), clients, rng) if split == "iid" else dirichlet(self._y.numpy(), clients, alpha, rng)
+        )
+        generator = torch.Generator().manual_seed(keys.derive(key, "init") % 2**32)
+        self.loss = ModuleLoss(models.build(DEFAULT_MODEL[dataset], generator), cross_entropy, mode)
+        self.layout = layout_of(self.loss)
+
+    def initial(self) -> Point:
+        """The model's initial parameters: float32, drawn from the key."""
+        return self.loss.base_point()
+
+    def batch(self, client: np.ndarray, round_: int, step: int) -> Batch:
+        """(images (batch_size, 1, height, width), labels (batch_size,)) of a client."""
+        rng = keys.rng(keys.derive(self.key, "batch", client=int(client), round=round_, step=step))
+        index = torch.from_numpy(sample_batch(self._owned[int(client)], self.batch_size, rng))
+        return self._x[index], self._y[index]
+
+    def evaluate(self, x: Point) -> dict[str, float]:
+        """Per-example mean loss and accuracy (0..1) over the evaluation images."""
+        total, hits = 0.0, 0
+        point = clone(x)
+        with torch.inference_mode():
+            for images, labels in zip(*(part.split(_EVALUATION_CHUNK) for part in self._part), strict=True):
+                logits = self.loss.outputs(point, images.contiguous(memory_format=torch.channels_last))
+                total += float(F.cross_entropy(logits, labels, reduction="none").double().sum())
+                hits += int((logits.argmax(-1) == labels).sum())
+        return {"loss": total / len(self._part[1]), "accuracy": hits / len(self._part[1])}
+
+    def describe(self) -> dict[str, Any]:
+        """The options."""
+        return dict(self._options)
+
+
+def cross_entropy(net: Any, batch: Batch) -> Tensor:
+    """Per-example cross-entropy (examples,) of (images, labels)."""
+    images, labels = batch
+    return F.cross_entropy(net(images), labels, reduction="none")
