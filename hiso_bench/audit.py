@@ -35,15 +35,17 @@ class Client:
     def receive(self, message: bytes) -> None:
         """Decode a downlink and replay the missed rounds.
 
+        A client that dropped in mid-round stands further than the server knows: the updates it has already are passed over.
+
         Raises:
-            MessageError: the message does not start where this client stands.
+            MessageError: the message begins after, or ends before, the round at which this client stands.
         """
         round_, first, updates = self._inner.wire.decode_downlink(message)
-        if first != self.state.round:
-            raise MessageError(f"a downlink from round {first} on cannot advance a client that stands at round {self.state.round}")
-        for number, update in enumerate(updates, start=first):
-            self._inner.replay(Round(number, (), 0, 0, 0, update))
-        assert self.state.round == round_
+        stands = self.state.round
+        if not first <= stands <= round_:
+            raise MessageError(f"a downlink of rounds {first} to {round_} cannot advance a client that stands at round {stands}")
+        for number in range(stands, round_):
+            self._inner.replay(Round(number, (), 0, 0, 0, updates[number - first]))
 
     def answer(self, client: int) -> bytes:
         """Measure for this round and encode the uplink; the state is left as it was (the revert rule)."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from hiso_bench import keys
 from hiso_bench.differences import Measurement, evaluations
 from hiso_bench.directions import DEFAULT_CACHE_BYTES, LAWS, SHARED, DirectionKey, Directions, Law, Warped
-from hiso_bench.ledger import Ledger, Round
+from hiso_bench.ledger import Ledger, LedgerError, Round
 from hiso_bench.losses import Batch
 from hiso_bench.messages import WIRE_DTYPES, MessageError, Update, Wire, WireDtype
 from hiso_bench.methods.base import Method, Step, require
@@ -131,13 +131,37 @@ class Federation:
         self._buffers = (problem.layout.empty(x[0].dtype, x[0].device), problem.layout.empty(x[0].dtype, x[0].device))
 
     def catch_up(self, state: State | None = None) -> None:
-        """Replay the ledger's rounds from the base point (or from a snapshot's `state`) up to its end."""
+        """Replay the ledger's rounds from the base point (or from a snapshot's `state`) up to its end.
+
+        Raises:
+            LedgerError: the state after a round differs from the fingerprint that the ledger holds for it.
+        """
         if state is not None:
             self.state = state
+        self._compare()
         for record in self.ledger.rounds:
             self.last_seen[list(record.answered)] = record.round
+            if self.options.on_divergence == "freeze":
+                self.alive &= self._survivors(record)
             if record.round >= self.state.round:
                 self.replay(record)
+                self._compare()
+
+    def _compare(self) -> None:
+        round_, expected = self.state.round, self.ledger.fingerprints.get(self.state.round)
+        if expected is not None and expected != (found := self.state.fingerprint()):
+            raise LedgerError(
+                f"after round {round_} the replayed state has fingerprint {found:016x}, ledger holds {expected:016x}: "
+                f"another sampler, thread count or torch build; {self.ledger.path} was made with {self.ledger.header.get('made_with')}"
+            )
+
+    def _survivors(self, record: Round) -> Tensor:
+        """Which replicates a record does not freeze: a NaN does, unless no client stayed to answer for that replicate."""
+        scalars = self.wire.decode_update(record.update).scalars
+        if not len(scalars):
+            return torch.ones_like(self.alive)
+        stays = self._stays(record.round, (self.options.sampled, *self.wire.replicate_shape)).any(0)
+        return torch.isfinite(scalars).flatten(0, 3).all(0) | ~torch.as_tensor(stays)
 
     def round(self) -> Report:
         """Run one round.
@@ -221,11 +245,11 @@ class Federation:
         )
 
     def _check_finite(self, r: int, client: int, scalars: Tensor, stays: np.ndarray) -> None:
-        bad = ~torch.isfinite(scalars)
+        bad = ~torch.isfinite(scalars) & torch.as_tensor(stays)
         if not bad.any():
             return
         if self.options.on_divergence == "freeze":
-            self.alive &= ~(bad.any(0).any(0).any(0) & torch.as_tensor(stays))
+            self.alive &= ~bad.flatten(0, 2).any(0)
             return
         where = tuple(bad.nonzero()[0].tolist())
         key = DirectionKey(r, where[0], where[1], client if self.options.independent else SHARED)

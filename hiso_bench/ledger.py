@@ -118,6 +118,7 @@ class Ledger:
         data = path.read_bytes()
         ledger, end = cls._parse(data, path)
         ledger.torn_bytes = len(data) - end
+        ledger._file.close()  # nothing can be appended
         return ledger
 
     @classmethod

@@ -7,7 +7,6 @@ ledger holds for that round) and its own bits still have that fingerprint; other
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +43,15 @@ def newest_valid(ledger: Ledger, layout: Layout) -> State | None:
     if ledger.path is None:
         return None
     for path in sorted(ledger.path.parent.glob(f"{ledger.path.name}.snapshot-*[0-9]"), reverse=True):
-        state = _load(path, layout)
-        if state is not None and ledger.fingerprints.get(state.round) == state.fingerprint():
-            return state
+        try:
+            state = _load(path, layout)
+            if ledger.fingerprints.get(state.round) == state.fingerprint():
+                return state
+        except Exception:  # one wrong byte makes the reader fail in any way; the ledger has everything
+            continue
     return None
 
 
-def _load(path: Path, layout: Layout) -> State | None:
-    try:
-        content: dict[str, Any] = torch.load(path, weights_only=True)
-        return State(layout, tuple(content["x"]), {k: tuple(v) for k, v in content["buffers"].items()}, content["round"])
-    except (OSError, RuntimeError, KeyError, EOFError, TypeError, pickle.UnpicklingError):
-        return None  # a damaged cache is passed over: the ledger has everything
+def _load(path: Path, layout: Layout) -> State:
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return State(layout, tuple(content["x"]), {k: tuple(v) for k, v in content["buffers"].items()}, content["round"])

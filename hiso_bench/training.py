@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -120,21 +121,21 @@ class Run:
             ledger = Ledger(described)
         elif self.resumed:
             ledger = Ledger.open(folder / LEDGER_NAME)
-            _same_run(ledger, described)
+            try:
+                _same_run(ledger, described)
+            except LedgerError:
+                ledger.close()
+                raise
         else:
             ledger = Ledger.create(folder / LEDGER_NAME, described)
-        self.federation = Federation(problem, method, options, ledger)
-        self.federation.catch_up(snapshots.newest_valid(ledger, problem.layout))
-        state = self.federation.state
-        last = max((r for r in ledger.fingerprints if r <= state.round), default=None)
-        if last == state.round and ledger.fingerprints[last] != state.fingerprint():
-            raise LedgerError(
-                f"resuming {ledger.path}: the replayed state of round {last} differs from the ledger's fingerprint; "
-                f"it was made with {ledger.header['made_with']}, this is {described['made_with']}"
-            )
-        if not self.federation.problem.layout.replicate_shape:
-            batch = problem.batch(_first_client(), 0, 0)
-            check_deterministic(problem.loss, state.x, batch)
+        try:
+            self.federation = Federation(problem, method, options, ledger)
+            self.federation.catch_up(snapshots.newest_valid(ledger, problem.layout))
+            if not problem.layout.replicate_shape:
+                check_deterministic(problem.loss, self.federation.state.x, problem.batch(np.array(0), 0, 0))
+        except Exception:
+            ledger.close()
+            raise
 
     @property
     def ledger(self) -> Ledger:
@@ -168,12 +169,6 @@ class Run:
             return False
         value = ledger.evaluations[r][self.problem.metric]
         return value >= schedule.stop_at if self.problem.higher_is_better else value <= schedule.stop_at
-
-
-def _first_client() -> Any:
-    import numpy as np
-
-    return np.array(0)
 
 
 def _same_run(ledger: Ledger, described: dict[str, Any]) -> None:

@@ -36,6 +36,19 @@ def small_cnn() -> nn.Sequential:
     return _two_convolutions(size=8, channels=(8, 16), kernel=3)
 
 
+class MaxPool2x2(nn.Module):
+    """The maximum of each 2x2 block of an even-sized image, as three elementwise maxima of slices.
+
+    Bitwise what `nn.MaxPool2d(2)` gives, and several times faster on the CPU, where pooling otherwise costs as much as the
+    convolutions. Pooling before the ReLU gives the same values as after it, on a quarter of them.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., height, width) -> (..., height / 2, width / 2)."""
+        rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
 MODELS: dict[str, Callable[[], nn.Sequential]] = {"paper_cnn": paper_cnn, "small_cnn": small_cnn}
 
 
@@ -70,11 +83,11 @@ def _two_convolutions(size: int, channels: tuple[int, int], kernel: int) -> nn.S
     where = {"device": "meta", "dtype": torch.float32}
     return nn.Sequential(
         nn.Conv2d(1, first, kernel, padding=kernel // 2, **where),
+        MaxPool2x2(),
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Conv2d(first, second, kernel, padding=kernel // 2, **where),
+        MaxPool2x2(),
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(second * (size // 4) ** 2, 10, **where),
     )

@@ -24,6 +24,16 @@ _VALIDATION_KEY = keys.derive(0, "validation")
 _EVALUATION_CHUNK = 500
 
 
+class ImageLoss(ModuleLoss):
+    """A module loss whose convolutions run channels-last, which is about twice as fast on the CPU."""
+
+    def outputs(self, x: Point, *args: Any, **kwargs: Any) -> Any:
+        """The network's output; `vmap` knows no memory formats and keeps the default one."""
+        if self.mode != "vmap":
+            x = tuple(w.contiguous(memory_format=torch.channels_last) if w.ndim == 4 else w for w in x)
+        return super().outputs(x, *args, **kwargs)
+
+
 class ImageProblem:
     """A data set, its clients and its model.
 
@@ -67,16 +77,14 @@ class ImageProblem:
         order = keys.rng(_VALIDATION_KEY).permutation(len(images.train_y))
         held_out = min(5000, len(order) // 5)
         validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
-        # Channels-last images make torch's CPU convolutions about twice as fast; the values are the same.
-        self._x = images.train_x[train].contiguous(memory_format=torch.channels_last)
-        self._y = images.train_y[train]
+        self._x, self._y = images.train_x[train], images.train_y[train]
         self._part = (images.test_x, images.test_y) if evaluate_on == "test" else (images.train_x[validation], images.train_y[validation])
         rng = keys.rng(keys.derive(key, "split"))
         self._owned = (
             iid(len(train), clients, rng) if split == "iid" else dirichlet(self._y.numpy(), clients, alpha, rng)
         )
         generator = torch.Generator().manual_seed(keys.derive(key, "init") % 2**32)
-        self.loss = ModuleLoss(models.build(DEFAULT_MODEL[dataset], generator), cross_entropy, mode)
+        self.loss = ImageLoss(models.build(DEFAULT_MODEL[dataset], generator), cross_entropy, mode)
         self.layout = layout_of(self.loss)
 
     def initial(self) -> Point:
@@ -95,7 +103,7 @@ class ImageProblem:
         point = clone(x)
         with torch.inference_mode():
             for images, labels in zip(*(part.split(_EVALUATION_CHUNK) for part in self._part), strict=True):
-                logits = self.loss.outputs(point, images.contiguous(memory_format=torch.channels_last))
+                logits = self.loss.outputs(point, images)
                 total += float(F.cross_entropy(logits, labels, reduction="none").double().sum())
                 hits += int((logits.argmax(-1) == labels).sum())
         return {"loss": total / len(self._part[1]), "accuracy": hits / len(self._part[1])}

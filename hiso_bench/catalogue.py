@@ -1,0 +1,141 @@
+"""Names -> problems, experiments and figures of the checkout, loaded lazily; and the recorded learning rates.
+
+The installed package holds the library alone; the tracks (`synthetic`, `vision`, ...) are folders of the checkout. This module and
+`cli.py` are the one place where the library meets them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hiso_bench
+from hiso_bench import methods, records
+from hiso_bench.methods.base import Method
+from hiso_bench.problems import Problem
+
+ROOT = Path(hiso_bench.__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+FRESH = RESULTS / "fresh"
+
+
+class CheckoutError(ValueError):
+    """A track is asked for where there is no checkout."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a problem's class is, what its name fixes, and which recorded grid holds its rates."""
+
+    target: str
+    fixed: Mapping[str, Any]
+    federation: Mapping[str, Any]
+    grid: str
+
+
+_IMAGES = "vision.problems:ImageProblem"
+PROBLEMS: dict[str, Entry] = {
+    "quadratic": Entry("synthetic.quadratic:Quadratic", {}, {"sampled": 2}, "low_rank_grid"),
+    "digits": Entry(_IMAGES, {"dataset": "digits"}, {"sampled": 8}, "fig5_digits_grid"),
+    "mnist": Entry(_IMAGES, {"dataset": "mnist"}, {"sampled": 8}, "fig5_mnist_grid"),
+    "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
+}
+
+FIGURES: dict[str, str] = {
+    "whitening": "figures.whitening",
+    "low_rank": "figures.low_rank",
+    "fig5_digits": "figures.fig5",
+    "fig5_mnist": "figures.fig5",
+    "learned_h_digits": "figures.learned_h",
+    "learned_h_mnist": "figures.learned_h",
+}
+
+
+def load(target: str) -> Any:
+    """Import "module:name" (or a module) from the checkout.
+
+    Raises:
+        CheckoutError: the module is not there.
+    """
+    module, _, name = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == module.split(".")[0]:
+            raise CheckoutError(f"{module} is part of the hiso_bench checkout, not of the installed package; run from a clone") from error
+        raise
+    return getattr(found, name) if name else found
+
+
+def problem_class(name: str) -> Callable[..., Problem]:
+    """The class behind a problem's name.
+
+    Raises:
+        ValueError: unknown problem.
+    """
+    if name not in PROBLEMS:
+        raise ValueError(f"problem {name!r} is unknown; allowed: {', '.join(PROBLEMS)}")
+    return load(PROBLEMS[name].target)
+
+
+def problem(name: str, options: Mapping[str, Any]) -> Problem:
+    """Build a problem by name.
+
+    Raises:
+        ValueError: unknown problem, or an option it does not have.
+    """
+    kind = problem_class(name)
+    fixed = PROBLEMS[name].fixed
+    allowed = [option for option in inspect.signature(kind).parameters if option not in fixed]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"problem {name} has no option {option!r}; allowed: {', '.join(sorted(allowed))}")
+    return kind(**fixed, **options)
+
+
+def method(name: str, options: Mapping[str, Any], at: Problem) -> Method:
+    """Build a method by name for a problem, which provides the oracle H where one is needed.
+
+    Raises:
+        ValueError: unknown method or option, or an oracle H that the problem does not have.
+    """
+    given = dict(options)
+    if "h" in methods.options(name):
+        if not hasattr(at, "oracle_h"):
+            raise ValueError(f"method {name} needs the exact diagonal of the Hessian; problem {at.name} does not know its own")
+        given["h"] = at.oracle_h()  # type: ignore[attr-defined]
+    return methods.build(name, given)
+
+
+def recorded_rate(problem_name: str, method_name: str, options: Mapping[str, Any]) -> tuple[float, str]:
+    """The learning rate that won the recorded grid, and a line that says where it comes from.
+
+    Methods that the grid does not hold borrow the rate of the nearest one: the controls with one step size from "hiso-scalar", other
+    versions of H from "hiso".
+
+    Raises:
+        ValueError: no recorded grid has a rate for it.
+    """
+    path = RESULTS / f"{PROBLEMS[problem_name].grid}.csv"
+    own = f"{method_name}-{options['ema_new']:g}" if "ema_new" in options else method_name
+    nearest = "hiso-scalar" if method_name == "hiso-leaf-mean" else "hiso" if method_name.startswith("hiso") else None
+    try:
+        grid, about = records.read(path)
+    except records.RecordError as error:
+        raise ValueError(f"lr is not given and there is no recorded grid for problem {problem_name}: {error}") from error
+    won = grid[grid["winner"]].set_index("arm")["lr"]
+    for arm in (own, method_name, nearest):
+        if arm in won.index:
+            config = {k: v for k, v in about["config"].items() if k in ("dataset", "batch_size", "rounds", "dimension", "exponent", "P")}
+            told = ", ".join(f"{k} {v}" for k, v in config.items())
+            return float(won[arm]), f"lr {won[arm]:.4g} is the winner of the recorded grid for {arm} ({path.name}: {told})"
+    raise ValueError(f"lr is not given, and {path.name} holds no rate for method {method_name}; it has {', '.join(won.index)}")
+
+
+def oracle_eps(method_name: str) -> dict[str, float]:
+    """Options that a default rate was recorded with and that differ from the method's own defaults."""
+    return {"eps": load("synthetic.low_rank").ORACLE_EPS} if method_name == "hiso-oracle" else {}

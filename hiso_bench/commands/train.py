@@ -1,0 +1,193 @@
+"""`hiso-bench train`: any problem, any method, every option; resumes by itself; `--json` ends with one object on standard output."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+import time
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from docstring_parser import parse
+
+from hiso_bench import catalogue, methods, records, training
+from hiso_bench.federation import FederationOptions
+from hiso_bench.methods.base import Method
+from hiso_bench.problems import Problem
+from hiso_bench.training import Progress, Run, Schedule
+
+_NOT_OPTIONS = {"h", "replicates", "dataset", "on_divergence", "evaluate_on", "control_key"}
+_EVALUATE_TIMES = 20
+
+
+@dataclasses.dataclass
+class Train:
+    """Run one method on one problem through the federation, writing a ledger; the same command resumes it.
+
+    Every option below has the method's or the problem's own default unless it is given; an option that the chosen method or problem
+    does not have is an error.
+
+    Attributes:
+        problem: what is trained: quadratic (no data needed), digits (embedded), mnist, fashion (data folder or download).
+        method: how: decomfl, hiso and its versions hiso-a ... hiso-f, controls hiso-scalar, hiso-shuffled, hiso-oracle, ...
+        out: folder of ledger and snapshots (default: runs/<problem>-<method>-<hash of the options>).
+        json: end with one JSON object on standard output.
+        quiet: no progress bar.
+        threads: torch threads.
+    """
+
+    problem: str
+    method: str = "hiso"
+    out: Path = Path()
+    json: bool = False
+    quiet: bool = False
+    threads: int = torch.get_num_threads()
+
+    given: typing.ClassVar[frozenset[str]] = frozenset()
+
+    def run(self) -> int:
+        """Train, print where the ledger is, and the JSON object if asked for."""
+        if self.threads < 1:
+            raise ValueError(f"threads {self.threads} is out of range; allowed: >= 1")
+        torch.set_num_threads(self.threads)
+        started = time.monotonic()
+        live = self.build()
+        if live.ledger.torn_bytes:
+            self._say(f"cut a torn tail of {live.ledger.torn_bytes} bytes off the ledger (kept beside it)")
+        if live.resumed:
+            self._say(f"resuming {live.ledger.path} at round {live.federation.state.round}")
+        bar = None if self.quiet else Progress(live)
+        try:
+            live.go(bar)
+        except KeyboardInterrupt:
+            self._say(f"\nstopped after round {live.federation.state.round}; the same command goes on from there")
+            return 130
+        finally:
+            if bar is not None:
+                bar.close()
+            live.ledger.close()
+        self._report(live, time.monotonic() - started)
+        return 0
+
+    def build(self) -> Run:
+        """The run that the options describe."""
+        entry_options = {name: dict(_parameters(kind)) for name, kind in (("problem", catalogue.problem_class(self.problem)),)}
+        at = catalogue.problem(self.problem, self._chosen(entry_options["problem"], also={"key"}))
+        method = self._method(at)
+        federation = FederationOptions(
+            **{**catalogue.PROBLEMS[self.problem].federation, **self._chosen(_fields(FederationOptions))}
+        )
+        plan = self._chosen(_fields(Schedule))
+        if "evaluate_every" not in plan:
+            # Part of a run's identity, so it must not depend on how long the run is asked to go on.
+            plan["evaluate_every"] = 50
+        schedule = Schedule(**plan)
+        folder = self.out
+        if folder == Path():
+            described = training.header(at, self.method, method, federation, schedule)["run"]
+            folder = Path("runs") / f"{self.problem}-{self.method}-{records.config_hash(described)}"
+        return Run(at, self.method, method, federation, schedule, folder)
+
+    def _method(self, at: Problem) -> Method:
+        known = methods.options(self.method)  # names an unknown method before anything else
+        names = {name for kind, _ in methods.PRESETS.values() for name in _fields(kind)}
+        chosen = {name: getattr(self, name) for name in sorted(names & self.given)}
+        if "lr" not in chosen:
+            chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen)
+            for name, value in catalogue.oracle_eps(self.method).items():
+                chosen.setdefault(name, value)
+            self._say(told)
+        assert known is not None
+        return catalogue.method(self.method, chosen, at)
+
+    def _chosen(self, names: typing.Iterable[str], also: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+        """The given options among `names`. A problem option that this problem lacks is caught where the problem is built."""
+        names = set(names)
+        if "clients" in names:  # a problem: pass on whatever is meant for any problem
+            names |= {n for entry in catalogue.PROBLEMS for n in _parameters(catalogue.problem_class(entry))}
+        return {name: getattr(self, name) for name in sorted(names & (self.given | also)) if name not in _NOT_OPTIONS}
+
+    def _report(self, live: Run, seconds: float) -> None:
+        curve = training.curve(live.ledger)
+        at_end = curve[curve["round"] == curve["round"].max()]
+        metrics = at_end.set_index("metric")["value"]
+        last = at_end.iloc[-1]
+        name = live.problem.metric
+        self._say(
+            f"{last['round']} rounds: loss {metrics['loss']:.5g}, {name} {metrics[name]:.5g}, "
+            f"{last['bytes_up']} bytes up, {last['bytes_down']} down; ledger {live.ledger.path}"
+        )
+        if self.json:
+            result = {
+                "rounds": int(last["round"]),
+                "loss": float(metrics["loss"]),
+                "metric": float(metrics[name]),
+                "metric_name": name,
+                "bytes_up": int(last["bytes_up"]),
+                "bytes_down": int(last["bytes_down"]),
+                "forward_passes": int(last["forward_passes"]),
+                "seconds": round(seconds, 3),
+                "ledger": str(live.ledger.path),
+            }
+            print(json.dumps(result))
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+def _fields(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(kind).parameters)
+
+
+def options() -> type[Train]:
+    """`Train` with one field per option of every method, problem, the federation and the schedule, described by their docstrings."""
+    fields: dict[str, tuple[str, Any, Any]] = {}
+
+    def add(owner: Any, name: str, kind: Any, default: Any) -> None:
+        if name in fields or name in _NOT_OPTIONS:
+            return
+        described = {p.arg_name: p.description for p in parse(owner.__doc__ or "").params}
+        text = " ".join((described.get(name) or "").split())
+        if kind in (float | torch.Tensor, "Value") or default is dataclasses.MISSING:
+            kind = float
+        hint = None
+        if name == "lr":
+            default, hint = 0.0, "(default: the winner of the recorded grid)"
+        elif name in ("clients", "sampled", "evaluate_every", "batch_size"):
+            hint = "(default: the problem's)" if name != "evaluate_every" else "(default: 50)"
+        elif name == "stop_at":
+            kind, default, hint = float, float("nan"), "(default: never)"
+        fields[name] = (name, Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], dataclasses.field(default=default))
+
+    for kind, _ in methods.PRESETS.values():
+        hints = typing.get_type_hints(kind)
+        for f in dataclasses.fields(kind):
+            add(_owner(kind, f.name), f.name, hints[f.name], f.default)
+    for kind in (FederationOptions, Schedule):
+        hints = typing.get_type_hints(kind)
+        for f in dataclasses.fields(kind):
+            add(kind, f.name, hints[f.name], f.default)
+    for name in catalogue.PROBLEMS:
+        kind = catalogue.problem_class(name)
+        hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
+        for parameter in _parameters(kind).values():
+            add(kind, parameter.name, hints[parameter.name], parameter.default)
+    made = dataclasses.make_dataclass("Train", list(fields.values()), bases=(Train,), namespace={"__doc__": Train.__doc__})
+    made.__annotations__["problem"] = Literal[tuple(catalogue.PROBLEMS)]  # type: ignore[valid-type]
+    return made
+
+
+def _owner(kind: type, name: str) -> type:
+    """The class of the method's family whose docstring describes an option."""
+    return next(k for k in reversed(kind.__mro__) if name in getattr(k, "__annotations__", {}))

@@ -1,0 +1,32 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "exact", derandomize=True, deadline=None, database=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("exact")
+
+
+def global_states():
+    kind, words, *rest = np.random.get_state()  # noqa: NPY002 - read to see that nobody uses it
+    return random.getstate(), (kind, words.tobytes(), *rest), torch.get_rng_state().numpy().tobytes()
+
+
+@pytest.fixture(autouse=True)
+def global_randomness_is_untouched():
+    before = global_states()
+    yield
+    assert global_states() == before, "the test or the code under test used a global random generator"
+
+
+@pytest.fixture
+def torch_threads():
+    """Set torch's number of threads; put back after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
