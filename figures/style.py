@@ -92,6 +92,8 @@ class Look(NamedTuple):
 
 METHODS: Mapping[str, Look] = {
     "decomfl": Look(OKABE_ITO["blue"], "-", "o", "DeComFL"),
+    "decomfl-decay": Look("#66A9D6", (0, (4, 1.5)), "h", "DeComFL, decaying step"),
+    "decomfl-theory": Look("#00456B", (0, (1, 1)), "d", "DeComFL at half its stability limit"),
     "hiso": Look(OKABE_ITO["vermillion"], "-", "s", "HiSo (EMA weight 0.05)"),
     "hiso-0.1": Look(OKABE_ITO["orange"], (0, (5, 1.5)), "^", "HiSo (EMA weight 0.1)"),
     "hiso-0.01": Look(OKABE_ITO["purple"], (0, (3, 1, 1, 1)), "v", "HiSo (EMA weight 0.01)"),

@@ -36,12 +36,13 @@ TOP = (  # quantity, title, axis label
 )
 
 
-def draw(results: Path, source: str = "origin of the data not stated") -> Figure:
+def draw(results: Path, source: str, experiment: str = "whitening") -> Figure:
     """Draw the figure.
 
     Args:
         results: folder with the tables named in the module docstring.
         source: where they came from, printed at the foot.
+        experiment: the tables' prefix.
 
     Returns:
         The figure, not saved.
@@ -50,7 +51,7 @@ def draw(results: Path, source: str = "origin of the data not stated") -> Figure
         FileNotFoundError: where a table is missing.
     """
     histogram, match, example, dimension = (
-        pd.read_csv(Path(results) / f"whitening_{name}.csv")
+        pd.read_csv(Path(results) / f"{experiment}_{name}.csv")
         for name in ("histogram", "match", "example", "dimension")
     )
     reported = pd.read_csv(REPORTED)

@@ -45,13 +45,32 @@ PROBLEMS: dict[str, Entry] = {
     "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
 }
 
-FIGURES: dict[str, str] = {
-    "whitening": "figures.whitening",
-    "low_rank": "figures.low_rank",
-    "fig5_digits": "figures.fig5",
-    "fig5_mnist": "figures.fig5",
-    "learned_h_digits": "figures.learned_h",
-    "learned_h_mnist": "figures.learned_h",
+EXPERIMENTS: dict[str, str] = {
+    "whitening": "synthetic.whitening:WHITENING",
+    "low_rank": "synthetic.low_rank:LOW_RANK",
+    "fig5_digits": "vision.fig5:DIGITS",
+    "fig5_mnist": "vision.fig5:MNIST",
+    "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
+}
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """The function that draws a figure, the experiment whose tables it reads, and those tables."""
+
+    target: str
+    experiment: str
+    tables: tuple[str, ...]
+
+
+_WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
+FIGURES: dict[str, FigureEntry] = {
+    "whitening": FigureEntry("figures.whitening:draw", "whitening", _WHITENING),
+    "low_rank": FigureEntry("figures.low_rank:draw", "low_rank", ("low_rank", "low_rank_exact")),
+    "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
+    "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
+    "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
+    "learned_h_mnist": FigureEntry("figures.learned_h:draw", "fig5_mnist", ("fig5_mnist_h", "fig5_mnist_h_summary")),
 }
 
 

@@ -130,7 +130,7 @@ class Ledger:
         head = _FRAME.size + _CRC.size
         while at < len(data):
             frame = data[at : at + head]
-            if len(frame) < head or not any(data[at:]):
+            if len(frame) < head or not (any(frame) or any(data[at:])):
                 break  # torn: fewer bytes than a frame, or a tail of zeros that the file system added
             where = f"ledger {path} is corrupt at record {number}, byte {at}"
             if _CRC.unpack_from(frame, _FRAME.size)[0] != zlib.crc32(frame[: _FRAME.size]):

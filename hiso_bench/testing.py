@@ -1,7 +1,8 @@
 """What exact tests share: cubatures in place of the directions' law, and client quadratics whose moments are known.
 
-On a quadratic a step is a polynomial in the directions, so its expectation is a weighted sum over the nodes of a cubature. The nodes
-are the replicate axis of one run: the real code takes a round once, with every node in the place of a draw.
+On a quadratic a step is a polynomial in the directions, so its expectation is a weighted sum over the nodes of a
+cubature. The nodes are the replicate axis of one run: the real code takes a round once, with every node in the place of a
+draw.
 """
 
 from __future__ import annotations
@@ -39,13 +40,18 @@ class Cubature(NamedTuple):
         """What rounding may do to a mean of values of order one."""
         return 1e-12 * (1 + float(np.abs(self.weights).sum()))
 
+    def check(self, actual: np.ndarray, expected: np.ndarray) -> None:
+        """Raise AssertionError unless the two agree within the tolerance (times the largest expected entry, if above one)."""
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=self.tolerance * scale)
+
 
 def smolyak(n: int) -> Cubature:
     """N(0, I) on R^n, exact to total degree 7, with (4 n^3 - 6 n^2 + 20 n + 3) / 3 nodes (n >= 3).
 
-    Smolyak's sum over the one-dimensional Gauss-Hermite rules Q1, Q3, Q3, Q4 (exact to degree 1, 5, 5, 7) telescopes, with D = Q3 - Q1,
-    to 1 + sum_i (Q4 - Q1)_i + sum_{i<j} D_i D_j + sum_{i<j<k} D_i D_j D_k. D weighs +-sqrt(3) by 1/6 and 0 by -1/3; equal nodes are
-    merged.
+    Smolyak's sum over the one-dimensional Gauss-Hermite rules Q1, Q3, Q3, Q4 (exact to degree 1, 5, 5, 7) telescopes,
+    with D = Q3 - Q1, to 1 + sum_i (Q4 - Q1)_i + sum_{i<j} D_i D_j + sum_{i<j<k} D_i D_j D_k. D weighs +-sqrt(3) by 1/6
+    and 0 by -1/3; equal nodes are merged.
     """
     four, four_weights = _hermite(4)
     groups = [(np.zeros((1, n)), 1 - n + math.comb(n, 2) / 9 - math.comb(n, 3) / 27)]
@@ -75,7 +81,7 @@ def signs(n: int) -> Cubature:
 
 
 def rule_for(law: str, d: int, directions: int) -> Cubature:
-    """The rule for independent directions in R^d: degree 7 in all (gaussian) or in each (sphere, at d = 2), exact (rademacher)."""
+    """The rule for independent directions in R^d: degree 7 in all (gaussian) or in each (sphere, d = 2); rademacher is exact."""
     if law == "sphere":
         if d != 2:
             raise ValueError(f"the sphere rule is for d = 2, not {d}")
@@ -229,7 +235,7 @@ def federation_over(
 
 
 def take_round(federation: Federation) -> np.ndarray:
-    """Run one round; its direction dx, read off the move of x as (before - after) / lr, is (*replicates, d) (summed over local steps)."""
+    """Run one round; dx (*replicates, d), summed over local steps, as read off the move of x: (before - after) / lr."""
     layout, before = federation.problem.layout, joined(federation.state.x, federation.problem.layout)
     federation.round()
     moved = before - joined(federation.state.x, layout)

@@ -8,6 +8,7 @@ decaying step. All replicates of an arm are one call. For arms whose H does not 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 
 from hiso_bench import methods, records
+from hiso_bench.experiments import Plan, Profile
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.sweeps import Arm, Cell, choose_rates, run
 from hiso_bench.theory.recursion import expected_loss
@@ -68,42 +70,10 @@ def _score(frame: pd.DataFrame) -> float:
     return float(-np.log(last).mean()) if np.isfinite(last).all() else -np.inf
 
 
-def tune(results: Path, work: Path, jobs: int) -> pd.DataFrame:
-    """Choose every tuned arm's rate by the mean log of its final loss; the whole grid goes to results/low_rank_grid.csv."""
-
-    def evaluate(cells: Sequence[Cell]) -> pd.Series:
-        if not cells:
-            return pd.Series(dtype=float)
-        frame = run(functools.partial(_curves, TUNING_REPLICATES), cells, work / "low_rank_tuning", _config(), jobs)
-        groups = {name: part for name, part in frame.groupby(["arm", "lr", "rounds_run"])}
-        return pd.Series([_score(groups[c.arm.name, c.lr, c.rounds]) for c in cells])
-
-    grid = choose_rates(evaluate, TUNED, [TUNING_KEY], ROUNDS, START)
-    config = _config() | {"tuning_key": TUNING_KEY, "replicates": TUNING_REPLICATES, "score": "minus mean log final loss"}
-    records.write(grid, results / "low_rank_grid.csv", config, VERSION)
-    return grid
-
-
 def theory_rate() -> float:
     """Half of DeComFL's exact largest mean-square stable step on this spectrum."""
     s = Quadratic(DIMENSION, "power", EXPONENT).spectrum
     return 0.5 * max_stable_step(s, np.ones_like(s), P)
-
-
-def compare(grid_folder: Path, results: Path, work: Path, jobs: int) -> None:
-    """Run every arm at its own rate on the result key; write the curves and the exact expectations of the fixed-H arms."""
-    grid, _ = records.read(grid_folder / "low_rank_grid.csv")
-    won = grid[grid["winner"]]
-    chosen = dict(zip(won["arm"], won["lr"], strict=True)) | {THEORY.name: theory_rate()}
-    config = _config() | {"rates": chosen, "key": RESULT_KEY, "replicates": REPLICATES}
-    target = results / "low_rank.csv"
-    if records.current(target, config, VERSION):
-        return
-    arms = (*TUNED, THEORY)
-    cells = [Cell(arm, chosen[arm.name], RESULT_KEY, ROUNDS) for arm in arms]
-    frame = run(functools.partial(_curves, REPLICATES), cells, work / "low_rank", _config(), jobs)
-    records.write(_exact(arms, chosen), results / "low_rank_exact.csv", config, VERSION)
-    records.write(frame.drop(columns=["rounds_run", "key"]), target, config, VERSION)
 
 
 def _exact(arms: Sequence[Arm], chosen: dict[str, float]) -> pd.DataFrame:
@@ -117,3 +87,50 @@ def _exact(arms: Sequence[Arm], chosen: dict[str, float]) -> pd.DataFrame:
         exact = expected_loss(s, h, np.ones_like(s), eta, P, ROUNDS, mu=1e-3)
         frames.append(pd.DataFrame({"arm": arm.name, "round": SHOWN, "loss": exact[SHOWN]}))
     return pd.concat(frames, ignore_index=True)
+
+
+class LowRank:
+    """The comparison as an `experiments.Experiment`."""
+
+    name = "low_rank"
+    profile: Profile = "quick"
+
+    def plan(self) -> Plan:
+        """Twelve rates of the first grid per arm for a quarter of the rounds, about five to the end, two more around the winner."""
+        started = time.monotonic()
+        _curves(REPLICATES, Cell(TUNED[2], START, TUNING_KEY, 50))
+        per_run = (time.monotonic() - started) / 50 * ROUNDS
+        return Plan(len(TUNED) + 1, len(TUNED) * (12 / 4 + 5 * 3 / 4 + 2), per_run)
+
+    def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
+        """Choose every tuned arm's rate by the mean log of its final loss; the whole grid goes to results/low_rank_grid.csv."""
+
+        def evaluate(cells: Sequence[Cell]) -> pd.Series:
+            if not cells:
+                return pd.Series(dtype=float)
+            frame = run(functools.partial(_curves, TUNING_REPLICATES), cells, work / "low_rank_tuning", _config(), jobs)
+            groups = {name: part for name, part in frame.groupby(["arm", "lr", "rounds_run"])}
+            return pd.Series([_score(groups[c.arm.name, c.lr, c.rounds]) for c in cells])
+
+        grid = choose_rates(evaluate, TUNED, [TUNING_KEY], ROUNDS, START)
+        config = _config() | {"tuning_key": TUNING_KEY, "replicates": TUNING_REPLICATES, "score": "minus mean log final loss"}
+        records.write(grid, results / "low_rank_grid.csv", config, VERSION)
+        return grid
+
+    def compare(self, grids: Path, results: Path, work: Path, jobs: int) -> None:
+        """Run every arm at its own rate on the result key; write the curves and the exact expectations of the fixed-H arms."""
+        grid, _ = records.read(grids / "low_rank_grid.csv")
+        won = grid[grid["winner"]]
+        chosen = dict(zip(won["arm"], won["lr"], strict=True)) | {THEORY.name: theory_rate()}
+        config = _config() | {"rates": chosen, "key": RESULT_KEY, "replicates": REPLICATES}
+        target = results / "low_rank.csv"
+        if records.current(target, config, VERSION):
+            return
+        arms = (*TUNED, THEORY)
+        cells = [Cell(arm, chosen[arm.name], RESULT_KEY, ROUNDS) for arm in arms]
+        frame = run(functools.partial(_curves, REPLICATES), cells, work / "low_rank", _config(), jobs)
+        records.write(_exact(arms, chosen), results / "low_rank_exact.csv", config, VERSION)
+        records.write(frame.drop(columns=["rounds_run", "key"]), target, config, VERSION)
+
+
+LOW_RANK = LowRank()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from hiso_bench import methods, records, training
 from hiso_bench.directions import Directions
+from hiso_bench.experiments import Plan, Profile
 from hiso_bench.federation import Federation, FederationOptions, NonFiniteScalarError
 from hiso_bench.sweeps import Arm, Cell, choose_rates, run
 from hiso_bench.training import Schedule
@@ -31,8 +33,11 @@ _NULL_SALT = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One comparison. Tuning keys and result keys are disjoint."""
+class Fig5:
+    """One comparison: an `experiments.Experiment`. Tuning keys and result keys are disjoint."""
+
+    name: str
+    profile: Profile
 
     dataset: str
     rounds: int
@@ -42,7 +47,6 @@ class Setting:
     keys: tuple[int, ...]
     start: float = 2.0**-14
     """Smallest rate of the first grid."""
-
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -56,17 +60,77 @@ class Setting:
             Arm("hiso-scalar", "hiso-scalar", {"ema_new": 0.05}),
         )
 
+    def plan(self) -> Plan:
+        """Twelve rates of the first grid per arm for a quarter of the rounds, about five to the end, two more around the winner."""
+        arms = len(self.arms)
+        return Plan(arms * len(self.keys), arms * len(self.tuning_keys) * (12 / 4 + 5 * 3 / 4 + 2), self._seconds_per_run())
 
-DIGITS = Setting("digits", 1500, 8, 25, tuning_keys=(101, 102, 103), keys=(1, 2, 3, 4, 5))
-MNIST = Setting("mnist", 1000, 32, 50, tuning_keys=(101,), keys=(1, 2, 3, 4, 5))
+    def _seconds_per_run(self, sample: int = 5) -> float:
+        problem = ImageProblem(self.dataset, CLIENTS, batch_size=self.batch_size)
+        federation = Federation(problem, methods.build("hiso", lr=1e-4), FederationOptions(sampled=SAMPLED))
+        federation.round()
+        started = time.monotonic()
+        for _ in range(sample):
+            federation.round()
+        per_round = (time.monotonic() - started) / sample
+        started = time.monotonic()
+        problem.evaluate(federation.state.x)
+        return per_round * self.rounds + (time.monotonic() - started) * self.rounds / self.evaluate_every
+
+    def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
+        """Choose every arm's rate and write the whole grid to results/<name>_grid.csv."""
+        cells_folder, ledgers = work / f"{self.name}_tuning", work / "ledgers"
+
+        def evaluate(cells: Sequence[Cell]) -> pd.Series:
+            if not cells:
+                return pd.Series(dtype=float)
+            frame = run(functools.partial(_tuning_work, self, ledgers), cells, cells_folder, _config(self), jobs)
+            groups = {name: part for name, part in frame.groupby(["arm", "lr", "key", "rounds_run"])}
+            return pd.Series([_score(groups[c.arm.name, c.lr, c.key, c.rounds], c.rounds) for c in cells])
+
+        grid = choose_rates(evaluate, self.arms, self.tuning_keys, self.rounds, self.start)
+        config = _config(self) | {"rounds": self.rounds, "tuning_keys": self.tuning_keys, "score": "validation accuracy, last fifth"}
+        records.write(grid, results / f"{self.name}_grid.csv", config, VERSION)
+        return grid
+
+    def rates(self, results: Path) -> dict[str, float]:
+        """The chosen rate of each arm, from the recorded grid."""
+        grid, _ = records.read(results / f"{self.name}_grid.csv")
+        won = grid[grid["winner"]]
+        return dict(zip(won["arm"], won["lr"], strict=True))
+
+    def compare(self, grids: Path, results: Path, work: Path, jobs: int) -> None:
+        """Run every arm at its own rate on the result keys; write the curves, and H's entries (first key) and statistics (all keys)."""
+        chosen = self.rates(grids)
+        config = _config(self) | {"rounds": self.rounds, "keys": self.keys, "rates": chosen}
+        target = results / f"{self.name}.csv"
+        if records.current(target, config, VERSION):
+            return
+        # Key by key, so that a stopped sweep has whole keys.
+        cells = [Cell(arm, chosen[arm.name], key, self.rounds) for key in self.keys for arm in self.arms]
+        folder = work / f"{self.name}"
+        frame = run(functools.partial(_result_work, self, work / "ledgers"), cells, folder, _config(self), jobs)
+        entries = frame["metric"].isin(["h", "h_null"])
+        first = frame[entries & (frame["key"] == self.keys[0])]
+        h = first.rename(columns={"round": "index", "metric": "of"})[["arm", "key", "of", "index", "value"]]
+        # A picture needs no more than some thousand entries; the statistics are over all of them.
+        h = h[h["index"] % max(1, int(h["index"].max()) // 2000) == 0].assign(value=lambda f: f["value"].round(6))
+        records.write(h, results / f"{self.name}_h.csv", config, VERSION)
+        records.write(_summary_of_h(frame), results / f"{self.name}_h_summary.csv", config, VERSION)
+        records.write(frame[~entries].drop(columns="rounds_run"), target, config, VERSION)
 
 
-def _config(setting: Setting) -> dict[str, Any]:
+DIGITS = Fig5("fig5_digits", "quick", "digits", 1500, 8, 25, tuning_keys=(101, 102, 103), keys=(1, 2, 3, 4, 5))
+MNIST = Fig5("fig5_mnist", "standard", "mnist", 1000, 32, 50, tuning_keys=(101,), keys=(1, 2, 3, 4, 5))
+MNIST_PAPER = Fig5("fig5_mnist_paper", "paper", "mnist", 2500, 32, 50, tuning_keys=(101, 102, 103), keys=tuple(range(1, 11)))
+
+
+def _config(setting: Fig5) -> dict[str, Any]:
     fixed = {"clients": CLIENTS, "sampled": SAMPLED, "split": "dirichlet", "alpha": 1.0, "version": VERSION}
     return {k: v for k, v in asdict(setting).items() if k in ("dataset", "batch_size", "evaluate_every")} | fixed
 
 
-def _train(setting: Setting, cell: Cell, evaluate_on: str, folder: Path) -> tuple[training.Run, pd.DataFrame]:
+def _train(setting: Fig5, cell: Cell, evaluate_on: str, folder: Path) -> tuple[training.Run, pd.DataFrame]:
     """One run up to `cell.rounds`, continued from its ledger if a shorter run of the same cell left one."""
     problem = ImageProblem(
         setting.dataset, CLIENTS, batch_size=setting.batch_size, evaluate_on=evaluate_on, key=cell.key
@@ -87,11 +151,11 @@ def _train(setting: Setting, cell: Cell, evaluate_on: str, folder: Path) -> tupl
     return live, frame[frame["round"] <= cell.rounds]
 
 
-def _tuning_work(setting: Setting, folder: Path, cell: Cell) -> pd.DataFrame:
+def _tuning_work(setting: Fig5, folder: Path, cell: Cell) -> pd.DataFrame:
     return _train(setting, cell, "validation", folder)[1]
 
 
-def _score(setting: Setting, frame: pd.DataFrame, rounds: int) -> float:
+def _score(frame: pd.DataFrame, rounds: int) -> float:
     """Mean validation accuracy over the last fifth of the budget; -inf for a run that did not reach the end."""
     accuracy = frame[frame["metric"] == "accuracy"].set_index("round")["value"]
     if rounds not in accuracy.index:
@@ -99,31 +163,7 @@ def _score(setting: Setting, frame: pd.DataFrame, rounds: int) -> float:
     return float(accuracy[accuracy.index > 0.8 * rounds].mean())
 
 
-def tune(setting: Setting, results: Path, work: Path, jobs: int) -> pd.DataFrame:
-    """Choose every arm's rate and write the whole grid to results/fig5_<dataset>_grid.csv."""
-    cells_folder, ledgers = work / f"fig5_{setting.dataset}_tuning", work / "ledgers"
-
-    def evaluate(cells: Sequence[Cell]) -> pd.Series:
-        if not cells:
-            return pd.Series(dtype=float)
-        frame = run(functools.partial(_tuning_work, setting, ledgers), cells, cells_folder, _config(setting), jobs)
-        groups = {name: part for name, part in frame.groupby(["arm", "lr", "key", "rounds_run"])}
-        return pd.Series([_score(setting, groups[c.arm.name, c.lr, c.key, c.rounds], c.rounds) for c in cells])
-
-    grid = choose_rates(evaluate, setting.arms, setting.tuning_keys, setting.rounds, setting.start)
-    config = _config(setting) | {"rounds": setting.rounds, "tuning_keys": setting.tuning_keys, "score": "validation accuracy, last fifth"}
-    records.write(grid, results / f"fig5_{setting.dataset}_grid.csv", config, VERSION)
-    return grid
-
-
-def rates(setting: Setting, results: Path) -> dict[str, float]:
-    """The chosen rate of each arm, from the recorded grid."""
-    grid, _ = records.read(results / f"fig5_{setting.dataset}_grid.csv")
-    won = grid[grid["winner"]]
-    return dict(zip(won["arm"], won["lr"], strict=True))
-
-
-def _result_work(setting: Setting, folder: Path, cell: Cell) -> pd.DataFrame:
+def _result_work(setting: Fig5, folder: Path, cell: Cell) -> pd.DataFrame:
     live, frame = _train(setting, cell, "test", folder)
     if "h" in live.federation.state.buffers and live.federation.state.round == cell.rounds:
         frame = pd.concat([frame, _learned_h(live)], ignore_index=True)
@@ -161,24 +201,3 @@ def _summary_of_h(frame: pd.DataFrame) -> pd.DataFrame:
         for q in (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999):
             rows.append((arm, key, metric, f"q{q}", np.quantile(values, q)))
     return pd.DataFrame(rows, columns=["arm", "key", "of", "statistic", "value"])
-
-
-def compare(setting: Setting, grid_folder: Path, results: Path, work: Path, jobs: int) -> None:
-    """Run every arm at its own rate on the result keys; write the curves, and H's entries (first key) and statistics (all keys)."""
-    chosen = rates(setting, grid_folder)
-    config = _config(setting) | {"rounds": setting.rounds, "keys": setting.keys, "rates": chosen}
-    target = results / f"fig5_{setting.dataset}.csv"
-    if records.current(target, config, VERSION):
-        return
-    # Key by key, so that a stopped sweep has whole keys.
-    cells = [Cell(arm, chosen[arm.name], key, setting.rounds) for key in setting.keys for arm in setting.arms]
-    folder = work / f"fig5_{setting.dataset}"
-    frame = run(functools.partial(_result_work, setting, work / "ledgers"), cells, folder, _config(setting), jobs)
-    entries = frame["metric"].isin(["h", "h_null"])
-    first = frame[entries & (frame["key"] == setting.keys[0])]
-    h = first.rename(columns={"round": "index", "metric": "of"})[["arm", "key", "of", "index", "value"]]
-    # A picture needs no more than some thousand entries; the statistics are over all of them.
-    h = h[h["index"] % max(1, int(h["index"].max()) // 2000) == 0].assign(value=lambda f: f["value"].round(6))
-    records.write(h, results / f"fig5_{setting.dataset}_h.csv", config, VERSION)
-    records.write(_summary_of_h(frame), results / f"fig5_{setting.dataset}_h_summary.csv", config, VERSION)
-    records.write(frame[~entries].drop(columns="rounds_run"), target, config, VERSION)

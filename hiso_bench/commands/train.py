@@ -8,7 +8,7 @@ import json
 import sys
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,6 @@ from hiso_bench.problems import Problem
 from hiso_bench.training import Progress, Run, Schedule
 
 _NOT_OPTIONS = {"h", "replicates", "dataset", "on_divergence", "evaluate_on", "control_key"}
-_EVALUATE_TIMES = 20
 
 
 @dataclasses.dataclass
@@ -77,17 +76,14 @@ class Train:
 
     def build(self) -> Run:
         """The run that the options describe."""
-        entry_options = {name: dict(_parameters(kind)) for name, kind in (("problem", catalogue.problem_class(self.problem)),)}
-        at = catalogue.problem(self.problem, self._chosen(entry_options["problem"], also={"key"}))
+        problems = [catalogue.problem_class(name) for name in (self.problem, *catalogue.PROBLEMS)]
+        at = catalogue.problem(self.problem, self._pick(*(_parameters(kind) for kind in problems)))
         method = self._method(at)
+        defaults = catalogue.PROBLEMS[self.problem].federation
         federation = FederationOptions(
-            **{**catalogue.PROBLEMS[self.problem].federation, **self._chosen(_fields(FederationOptions))}
+            **{"sampled": min(defaults["sampled"], at.clients), **self._pick(_fields(FederationOptions))}
         )
-        plan = self._chosen(_fields(Schedule))
-        if "evaluate_every" not in plan:
-            # Part of a run's identity, so it must not depend on how long the run is asked to go on.
-            plan["evaluate_every"] = 50
-        schedule = Schedule(**plan)
+        schedule = Schedule(**self._pick(_fields(Schedule)))
         folder = self.out
         if folder == Path():
             described = training.header(at, self.method, method, federation, schedule)["run"]
@@ -95,23 +91,17 @@ class Train:
         return Run(at, self.method, method, federation, schedule, folder)
 
     def _method(self, at: Problem) -> Method:
-        known = methods.options(self.method)  # names an unknown method before anything else
-        names = {name for kind, _ in methods.PRESETS.values() for name in _fields(kind)}
-        chosen = {name: getattr(self, name) for name in sorted(names & self.given)}
+        methods.options(self.method)  # an unknown method is named before anything is computed
+        chosen = self._pick(*(_fields(kind) for kind, _ in methods.PRESETS.values()))
         if "lr" not in chosen:
             chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen)
-            for name, value in catalogue.oracle_eps(self.method).items():
-                chosen.setdefault(name, value)
+            chosen = catalogue.oracle_eps(self.method) | chosen
             self._say(told)
-        assert known is not None
         return catalogue.method(self.method, chosen, at)
 
-    def _chosen(self, names: typing.Iterable[str], also: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
-        """The given options among `names`. A problem option that this problem lacks is caught where the problem is built."""
-        names = set(names)
-        if "clients" in names:  # a problem: pass on whatever is meant for any problem
-            names |= {n for entry in catalogue.PROBLEMS for n in _parameters(catalogue.problem_class(entry))}
-        return {name: getattr(self, name) for name in sorted(names & (self.given | also)) if name not in _NOT_OPTIONS}
+    def _pick(self, *names: Iterable[str]) -> dict[str, Any]:
+        """The options on the command line among `names`."""
+        return {name: getattr(self, name) for name in sorted(set().union(*names) & self.given - _NOT_OPTIONS)}
 
     def _report(self, live: Run, seconds: float) -> None:
         curve = training.curve(live.ledger)
@@ -164,8 +154,8 @@ def options() -> type[Train]:
         hint = None
         if name == "lr":
             default, hint = 0.0, "(default: the winner of the recorded grid)"
-        elif name in ("clients", "sampled", "evaluate_every", "batch_size"):
-            hint = "(default: the problem's)" if name != "evaluate_every" else "(default: 50)"
+        elif name in ("clients", "sampled", "spectrum_family"):
+            hint = "(default: the problem's)"
         elif name == "stop_at":
             kind, default, hint = float, float("nan"), "(default: never)"
         fields[name] = (name, Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], dataclasses.field(default=default))

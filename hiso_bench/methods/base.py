@@ -45,8 +45,15 @@ class Step(NamedTuple):
         ]
 
 
-def _positive(value: Value) -> bool:
-    return bool(torch.all(torch.as_tensor(value) > 0)) and bool(torch.isfinite(torch.as_tensor(value)).all())
+def positive(value: Value) -> bool:
+    """Whether every number is finite and > 0."""
+    return non_negative(value) and bool((torch.as_tensor(value, dtype=torch.float64) > 0).all())
+
+
+def non_negative(value: Value) -> bool:
+    """Whether every number is finite and >= 0."""
+    values = torch.as_tensor(value, dtype=torch.float64)
+    return bool(((values >= 0) & torch.isfinite(values)).all())
 
 
 def require(condition: bool, option: str, value: object, allowed: str) -> None:
@@ -88,10 +95,10 @@ class Method:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        require(_positive(self.lr), "lr", self.lr, "a finite number > 0")
-        require(bool(torch.all(torch.as_tensor(self.lr_decay) >= 0)), "lr_decay", self.lr_decay, ">= 0")
+        require(positive(self.lr), "lr", self.lr, "a finite number > 0")
+        require(non_negative(self.lr_decay), "lr_decay", self.lr_decay, "a finite number >= 0")
         require(self.perturbations >= 1, "perturbations", self.perturbations, ">= 1")
-        require(_positive(self.mu), "mu", self.mu, "a finite number > 0")
+        require(positive(self.mu), "mu", self.mu, "a finite number > 0")
         require(self.difference in DIFFERENCES, "difference", self.difference, ", ".join(DIFFERENCES))
         require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= momentum < 1")
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, ">= 0")

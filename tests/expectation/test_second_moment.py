@@ -28,11 +28,6 @@ def second_moment_of_round(rule, problem, h, P, mu, difference="forward", indepe
     return dx.T @ (rule.weights[:, None] * dx)
 
 
-def close(actual, expected, rule):
-    # The entries are of the order of |dx|^2: the tolerance is relative to them.
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=rule.tolerance * (1 + np.abs(expected).max()))
-
-
 def written_out(g, h, S, mu, P, law):
     """E dx dx' of one function measured by forward differences (mu = 0: central)."""
     d, C = len(g), np.diag(1 / h)
@@ -59,9 +54,9 @@ def test_shared_directions(law, P, difference):
             g, S = problem.gradients, problem.hessians
             for mu in (0.1, 0.3):
                 found = second_moment_of_round(rule, problem, h, P, mu, difference)
-                close(found, moments.second_moment_shared(g, 1 / h, S, mu, P, law, difference), rule)
+                rule.check(found, moments.second_moment_shared(g, 1 / h, S, mu, P, law, difference))
                 used = mu if difference == "forward" else 0.0
-                close(found, written_out(g.mean(0), h, S.mean(0), used, P, law), rule)
+                rule.check(found, written_out(g.mean(0), h, S.mean(0), used, P, law))
 
 
 @pytest.mark.parametrize("difference", ["forward", "central"])
@@ -77,19 +72,17 @@ def test_independent_directions(law, P, m, difference):
     problem = Quadratics.random(key=m, d=d, clients=m, leaf_shapes=SEVERAL[d], diagonal=law == "rademacher")
     g, S = problem.gradients, problem.hessians
     found = second_moment_of_round(rule, problem, h, P, mu, difference, independent=True)
-    close(found, moments.second_moment_independent(g, 1 / h, S, mu, P, law, difference), rule)
+    rule.check(found, moments.second_moment_independent(g, 1 / h, S, mu, P, law, difference))
     used, mean = mu if difference == "forward" else 0.0, g.mean(0) / h
-    spread = [
-        written_out(gi, h, Si, used, P, law) - np.outer(gi / h, gi / h) for gi, Si in zip(g, S, strict=True)
-    ]
-    close(found, np.sum(spread, axis=0) / m**2 + np.outer(mean, mean), rule)
+    spread = [written_out(gi, h, Si, used, P, law) - np.outer(gi / h, gi / h) for gi, Si in zip(g, S, strict=True)]
+    rule.check(found, np.sum(spread, axis=0) / m**2 + np.outer(mean, mean))
 
 
 def test_rademacher_with_hessians_that_are_not_diagonal():
     problem, h, P, mu = Quadratics.random(key=5, d=4, clients=2), scaled(4), 2, 0.3
     rule = signs(4 * P)
     found = second_moment_of_round(rule, problem, h, P, mu)
-    close(found, moments.second_moment_shared(problem.gradients, 1 / h, problem.hessians, mu, P, "rademacher"), rule)
+    rule.check(found, moments.second_moment_shared(problem.gradients, 1 / h, problem.hessians, mu, P, "rademacher"))
 
 
 # What averaging over clients buys.
@@ -106,12 +99,12 @@ def test_equal_clients_with_their_own_directions_are_m_times_the_directions(P, m
     rule = rule_for("gaussian", 2, P * m)
     found = second_moment_of_round(rule, problem, h, P, mu, independent=True)
     g, S = problem.gradients[0], problem.hessians[0]
-    close(found, moments.second_moment(g, 1 / h, S, mu, m * P), rule)
-    close(found, second_moment_of_round(rule, equal_clients(6, 2, 1), h, m * P, mu), rule)
+    rule.check(found, moments.second_moment(g, 1 / h, S, mu, m * P))
+    rule.check(found, second_moment_of_round(rule, equal_clients(6, 2, 1), h, m * P, mu))
     # Control: P directions are not enough; the variance is m times as large.
     mean = np.outer(g / h, g / h)
     few = moments.second_moment(g, 1 / h, S, mu, P)
-    close(few - mean, m * (found - mean), rule)
+    rule.check(few - mean, m * (found - mean))
     assert np.abs(few - found).max() > 1
 
 
@@ -130,7 +123,7 @@ def test_equal_clients_with_shared_directions_take_the_step_of_one():
 @pytest.mark.parametrize(("law", "P"), [("gaussian", 1), ("gaussian", 2), ("sphere", 2), ("rademacher", 2)])
 @pytest.mark.parametrize("difference", ["forward", "central"])
 def test_two_rounds_follow_the_recursion(law, P, difference):
-    # The second round squares what the first squared: degree 12 in all, 6 in every coordinate. The Gaussian rule is a product here.
+    # The second round squares the first's square: degree 12 in all and 6 in every coordinate, so a product rule.
     s, h, start, mu, eta = np.array([3.0, 0.5]), np.array([2.0, 0.5]), np.array([1.0, -2.0]), 0.3, 0.25
     rule = gauss_product(4 * P) if law == "gaussian" else rule_for(law, 2, 2 * P)
     # Two clients whose gradients differ by a constant that cancels: the mean function is 1/2 sum s x^2.
@@ -140,7 +133,7 @@ def test_two_rounds_follow_the_recursion(law, P, difference):
     for expected in list(expected_squares(s, h, start, eta, P, 2, mu, law, difference))[1:]:
         federation.round()
         x = joined(federation.state.x, federation.problem.layout).numpy()
-        close(rule.mean(x**2), expected, rule)
+        rule.check(rule.mean(x**2), expected)
 
 
 # Controls: one ingredient replaced; the second moment is off by exactly what the replacement predicts.
@@ -207,7 +200,7 @@ def test_control_a_broken_step_is_off_by_the_predicted_amount(kind):
     predicted = CONTROLS[kind](true, one, g, h, S, loss)
     if kind is WithoutBase:  # the clients' losses are added to their own scalars; the mean of the losses is what remains
         assert abs(loss) > 0.1
-    close(second_moment_of_round(rule, problem, h, P_CONTROL, MU_CONTROL, kind=kind), predicted, rule)
+    rule.check(second_moment_of_round(rule, problem, h, P_CONTROL, MU_CONTROL, kind=kind), predicted)
     assert np.abs(predicted - true).max() > 0.5
 
 
@@ -218,7 +211,7 @@ def test_control_the_curvature_term_of_the_forward_difference_is_seen(law):
     g, S = problem.gradients[0], problem.hessians[0]
     found = second_moment_of_round(rule, problem, h, P, mu)
     without = moments.second_moment(g, 1 / h, S, mu, P, law, "central")
-    close(found - without, written_out(0 * g, h, S, mu, P, law), rule)
+    rule.check(found - without, written_out(0 * g, h, S, mu, P, law))
     assert np.abs(found - without).max() > 0.1
 
 
@@ -227,7 +220,7 @@ def test_control_one_law_is_not_another():
     problem, h, rule = Quadratics.random(key=10, d=2), scaled(2), rule_for("sphere", 2, 1)
     found = second_moment_of_round(rule, problem, h, 1, 0.3, "central")
     gaussian = moments.second_moment(problem.gradients[0], 1 / h, problem.hessians[0], 0.3, 1, "gaussian", "central")
-    close(found, gaussian / 2, rule)
+    rule.check(found, gaussian / 2)
 
 
 def test_control_shared_directions_are_not_independent_ones():
@@ -237,5 +230,5 @@ def test_control_shared_directions_are_not_independent_ones():
     shared = second_moment_of_round(rule, problem, h, P, mu)
     independent = moments.second_moment_independent(g, 1 / h, S, mu, P)
     gap = moments.second_moment_shared(g, 1 / h, S, mu, P) - independent
-    close(shared - independent, gap, rule)
+    rule.check(shared - independent, gap)
     assert np.abs(gap).max() > 1

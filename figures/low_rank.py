@@ -1,0 +1,72 @@
+"""A quadratic of low effective rank: loss against round, with the exact expectation where there is one, and rounds to targets.
+
+Reads `<experiment>.csv` (arm, lr, round, replicate, loss) and `<experiment>_exact.csv` (arm, round, loss).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures.style import curve, look, plt, provenance
+
+TARGETS = (0.3, 0.1, 0.03, 0.01)
+
+
+def draw(results: Path, source: str, experiment: str) -> Figure:
+    """Draw both panels.
+
+    Args:
+        results: folder with the tables.
+        source: where they came from, printed at the foot.
+        experiment: the tables' prefix.
+    """
+    runs = pd.read_csv(results / f"{experiment}.csv")
+    exact = pd.read_csv(results / f"{experiment}_exact.csv")
+    start = runs[runs["round"] == 0]["loss"].iloc[0]
+    arms = list(dict.fromkeys(runs["arm"]))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=(1.5, 1))
+    for arm in arms:
+        table = runs[runs["arm"] == arm].pivot(index="replicate", columns="round", values="loss") / start
+        shown = table.columns.to_numpy() > 0
+        rate = runs[runs["arm"] == arm]["lr"].iloc[0]
+        curve(left, table.columns[shown], table.to_numpy()[:, shown], arm, label=f"{look(arm).label}, $\\eta$ = {rate:.3g}")
+    theory = look("theory")
+    for number, (_, part) in enumerate(exact.groupby("arm")):
+        part = part[part["round"] > 0]
+        label = "exact expected loss (arms whose H is fixed)" if number == 0 else None
+        left.plot(part["round"], part["loss"] / start, lw=1.1, zorder=4, label=label, **theory.line())
+    left.set(xscale="log", yscale="log", xlabel="round", ylabel=r"loss $f(x_r)\,/\,f(x_0)$", title="(a) loss: median and range")
+    left.set_ylim(bottom=max(1e-6, runs["loss"].min() / start / 2))
+    left.legend(loc="lower left", fontsize=7)
+    _targets(right, runs, arms, start)
+    replicates = runs["replicate"].nunique()
+    fig.suptitle(
+        f"Quadratic with eigenvalues $j^{{-1.5}}$, d = 1000, effective rank 2.5, P = 5, noise-free; {replicates} keys per arm",
+        fontsize=10, x=0.01, ha="left",
+    )  # fmt: skip
+    provenance(fig, source)
+    return fig
+
+
+def _targets(ax: Axes, runs: pd.DataFrame, arms: list[str], start: float) -> None:
+    """Rounds until the loss first falls below a share of its start, per arm: median and range over keys."""
+    for position, arm in enumerate(arms):
+        part = runs[runs["arm"] == arm]
+        style = look(arm)
+        for i, target in enumerate(TARGETS):
+            hit = part[part["loss"] <= target * start].groupby("replicate")["round"].min()
+            hit = hit.reindex(part["replicate"].unique(), fill_value=np.inf).to_numpy()
+            y = i + (position - (len(arms) - 1) / 2) * 0.11
+            if np.isfinite(np.median(hit)):
+                high = min(hit.max(), part["round"].max())
+                ax.plot([hit.min(), high], [y, y], color=style.color, lw=1.2)
+                ax.plot(np.median(hit), y, ms=5, color=style.color, marker=style.marker, linestyle="none")
+            else:
+                ax.annotate("not reached", (part["round"].max(), y), color=style.color, fontsize=6, ha="right", va="center")
+    ax.set(xscale="log", xlabel="rounds", title="(b) rounds until the loss is below a share of its start")
+    ax.set_yticks(range(len(TARGETS)), [f"{target:g}" for target in TARGETS])
+    ax.set_ylabel(r"share of $f(x_0)$")
+    ax.invert_yaxis()

@@ -1,0 +1,68 @@
+"""`hiso-bench figures`: compute what is light and missing, then draw every figure whose data is at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hiso_bench import catalogue, records
+
+
+@dataclass
+class Figures:
+    """Draw figures from results; light experiments that have no fresh result yet are run first (minutes, with a progress bar).
+
+    Attributes:
+        names: which figures (default: all).
+        out: folder for <name>.png and <name>.pdf.
+        jobs: processes for experiments.
+        redraw: draw again what is up to date.
+    """
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    out: Path = Path("figures/out")
+    jobs: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    redraw: bool = False
+
+    def run(self) -> int:
+        """Draw; a recorded result that is not there is a line, not an error, unless its figure was asked for by name."""
+        for name in self.names:
+            if name not in catalogue.FIGURES:
+                raise ValueError(f"figure {name!r} is unknown; allowed: {', '.join(catalogue.FIGURES)}")
+        for name in self.names or catalogue.FIGURES:
+            self._one(name, asked=bool(self.names))
+        return 0
+
+    def _one(self, name: str, asked: bool) -> None:
+        entry = catalogue.FIGURES[name]
+        experiment = catalogue.load(catalogue.EXPERIMENTS[entry.experiment])
+        fresh = experiment.profile == "quick"
+        folder = catalogue.FRESH if fresh else catalogue.RESULTS
+        if fresh:
+            experiment.compare(catalogue.RESULTS, catalogue.FRESH, catalogue.FRESH / "work", self.jobs)
+        tables = [folder / f"{table}.csv" for table in entry.tables]
+        if not all(table.exists() for table in tables):
+            told = f"{name}: no recorded result {tables[0].name}; `make results PROFILE={experiment.profile}` computes it"
+            if asked:
+                raise ValueError(told)
+            print(f"figures   {told}", file=sys.stderr)
+            return
+        pictures = [self.out / f"{name}.{kind}" for kind in ("png", "pdf")]
+        module = sys.modules.get(entry.target.partition(":")[0]) or catalogue.load(entry.target.partition(":")[0])
+        sources = [*tables, *Path(str(module.__file__)).parent.glob("*.py")]
+        newest = max(path.stat().st_mtime for path in sources)
+        if not self.redraw and all(p.exists() and p.stat().st_mtime >= newest for p in pictures):
+            print(f"figures   {pictures[0]} is up to date")
+            return
+        from figures import style
+
+        line = records.origin(records.read(tables[0])[1], fresh)
+        figure = catalogue.load(entry.target)(folder, line, entry.experiment)
+        for path in style.save(figure, name, self.out):
+            print(f"figures   {path}")
