@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help figures test lint bench results clean
+.PHONY: help figures gallery test lint bench results clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ help: ## Show this list
 
 figures: $(INSTALLED)-core ## Run the light experiments and draw every figure into figures/out/
 	@$(BIN)/hiso-bench figures
+
+gallery: figures ## Copy the drawn figures to the committed gallery
+	@cp figures/out/*.png figures/gallery/
 
 test: lint ## Check style and types, then run the tests
 	@echo "test      pytest, two processes of one thread each"

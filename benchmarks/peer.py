@@ -18,8 +18,8 @@ from benchmarks.cases import BenchProblem, Case, P, forward, module
 def round_of(checkout: Path, case: Case) -> Callable[[], None]:
     """A function that runs one round of the official HiSo (estimator class `AdamForwardGradientEstimatorBatch`, SGD) on the CPU.
 
-    Every client has its own copy of model, estimator and optimiser, as its main program sets them up; catch-up, local update, reset,
-    aggregation and the server's update are its own.
+    Every client has its own copy of model, estimator and optimiser, as its main program sets them up; catch-up, local
+    update, reset, aggregation and the server's update are its own.
 
     Raises:
         ValueError: the folder is not such a checkout.

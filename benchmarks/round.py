@@ -1,7 +1,8 @@
 """`make bench`: a whole federated round over its floor, m (P + 1) plain forward passes, timed in interleaved pairs.
 
-Floor, per round: m (P + 1) calls of `model(batch)` in inference mode with the same threads. Beyond it a round must draw P d normal numbers
-(3.4 ns each on one thread of a 2020s x86 core) and move about 16 P d + 24 d bytes twice over: warp, perturb, accumulate, move, learn.
+Floor, per round: m (P + 1) calls of `model(batch)` in inference mode with the same threads. Beyond it a round must draw
+P d normal numbers (3.4 ns each on one thread of a 2020s x86 core) and move about 16 P d + 24 d bytes twice over: warp,
+perturb, accumulate, move, learn.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def pairs(case: Case, threads: int, count: int, peer: Path | None, bar: tqdm) ->
     spread = max(times["floor"]) / min(times["floor"])
     rows = []
     for cache in ("cached", "regenerated"):
-        ratios = [a / b for a, b in zip(times[cache], times["floor"], strict=True)]
+        ratios = _ratios(times[cache], times["floor"])
         rows.append(
             {
                 "case": case.name, "threads": threads, "cache": cache == "cached", "pairs": count,
@@ -96,10 +97,14 @@ def pairs(case: Case, threads: int, count: int, peer: Path | None, bar: tqdm) ->
                 "ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios),
                 "floor_spread": spread, "busy": spread > BUSY,
                 "peer_seconds": statistics.median(times["peer"]) if peer else None,
-                "peer_over_ours": statistics.median([a / b for a, b in zip(times["peer"], times[cache], strict=True)]) if peer else None,
+                "peer_over_ours": statistics.median(_ratios(times["peer"], times[cache])) if peer else None,
             }
         )  # fmt: skip
     return rows
+
+
+def _ratios(times: list[float], base: list[float]) -> list[float]:
+    return [a / b for a, b in zip(times, base, strict=True)]
 
 
 def peak_mib(case: Case, subject: str, peer: Path | None) -> float:
@@ -132,10 +137,19 @@ def table(rows: list[dict[str, Any]]) -> str:
         peer = f"{r['peer_over_ours']:.1f}" if r["peer_over_ours"] else "-"
         peer_peak = f"{r['peer_peak_mib']:.0f}" if r["peer_peak_mib"] else "-"
         busy = " (machine busy)" if r["busy"] else ""
-        lines.append(
-            f"| {r['case']} | {r['threads']} | {'cached' if r['cache'] else 'regenerated'} | {r['ratio']:.2f} "
-            f"({r['ratio_low']:.2f} to {r['ratio_high']:.2f}){busy} | {1e3 * r['floor_seconds']:.0f} | {peer} | {r['peak_mib']:.0f} | {peer_peak} |"
+        ratio = f"{r['ratio']:.2f} ({r['ratio_low']:.2f} to {r['ratio_high']:.2f}){busy}"
+        cache = "cached" if r["cache"] else "regenerated"
+        cells = (
+            r["case"],
+            r["threads"],
+            cache,
+            ratio,
+            f"{1e3 * r['floor_seconds']:.0f}",
+            peer,
+            f"{r['peak_mib']:.0f}",
+            peer_peak,
         )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return head + "\n".join(lines) + "\n"
 
 

@@ -16,7 +16,10 @@ from figures.style import curve, look, plt, provenance
 
 RECORDED = Path(__file__).resolve().parent.parent / "results"
 REPORTED = Path(__file__).resolve().parent.parent / "paper" / "reported" / "hiso_fig5.csv"
-DATA_NAMES = {"digits": "scikit-learn digits (8x8), a scaled-down stand-in for MNIST", "mnist": "MNIST, the paper's CNN (28,938 parameters)"}
+DATA_NAMES = {
+    "digits": "scikit-learn digits (8x8), a scaled-down stand-in for MNIST",
+    "mnist": "MNIST, the paper's CNN (28,938 parameters)",
+}
 
 
 def draw(results: Path, source: str, experiment: str) -> Figure:
@@ -35,7 +38,14 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.7), width_ratios=(1.6, 0.75, 1))
     for arm in arms:
         table = accuracy[accuracy["arm"] == arm].pivot(index="key", columns="round", values="value")
-        curve(left, table.columns, table.to_numpy(), arm, centre="mean", label=f"{look(arm).label}, $\\eta$ = {about['rates'][arm]:.3g}")
+        curve(
+            left,
+            table.columns,
+            table.to_numpy(),
+            arm,
+            centre="mean",
+            label=f"{look(arm).label}, $\\eta$ = {about['rates'][arm]:.3g}",
+        )
     _printed(left, about["dataset"])
     left.set(xlabel="communication round", ylabel="test accuracy", title="(a) mean and range over keys", ylim=(0, 1))
     left.legend(loc="lower right", fontsize=7)
@@ -86,4 +96,9 @@ def _grid(ax: Axes, grid: pd.DataFrame, arms: list[str]) -> None:
         ax.plot(part["lr"], part["score"], marker=style.marker, ms=4, **style.line())
         won = part[part["winner"]]
         ax.plot(won["lr"], won["score"], marker="o", ms=11, mfc="none", mec=style.color, mew=1.4, linestyle="none")
-    ax.set(xscale="log", xlabel=r"learning rate $\eta$", ylabel="validation accuracy, last fifth of the rounds", title="(c) tuning keys: rates run to the end")
+    ax.set(
+        xscale="log",
+        xlabel=r"learning rate $\eta$",
+        ylabel="validation accuracy, last fifth of the rounds",
+        title="(c) tuning keys: rates run to the end",
+    )

@@ -1,7 +1,7 @@
 """HiSo's Figure 5 (right): the entries of the learned H, beside what the EMA of squared noise gives by itself.
 
-Reads `<experiment>_h.csv` (arm, key, of, index, value) and `<experiment>_h_summary.csv` (arm, key, of, statistic, value), where `of` is "h" or
-"h_null": the same scalars and rounds replayed along directions that never saw the loss.
+Reads `<experiment>_h.csv` (arm, key, of, index, value) and `<experiment>_h_summary.csv` (arm, key, of, statistic,
+value), where `of` is "h" or "h_null": the same scalars and rounds replayed along directions that never saw the loss.
 """
 
 import json
@@ -38,7 +38,7 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     _entries(fig.add_subplot(grid[1, :2]), entries)
     _spread(fig.add_subplot(grid[1, 2]), summary)
     fig.suptitle(
-        f"Learned H on {about['dataset']} after {about['rounds']} rounds: the learned entries, and the null made of the same scalars along "
+        f"Learned H on {about['dataset']} after {about['rounds']} rounds, beside its null: the same scalars replayed along "
         "directions that never saw the loss",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
@@ -54,8 +54,13 @@ def _histogram(ax: Axes, entries: pd.DataFrame, arm: str) -> None:
     bins = np.linspace(-reach, reach, 46)
     weights = {of: np.full(v.size, 1 / v.size) for of, v in logs.items()}
     ax.hist(logs["h"], bins, weights=weights["h"], color=style.color, alpha=0.45, label="learned H")
-    ax.hist(logs["h_null"], bins, weights=weights["h_null"], histtype="step", color="black", lw=1.3, label="null: EMA noise alone")
-    ax.set(xlabel="log (entry / geometric mean)", title=f"{style.label}: spread {logs['h'].std():.3f}, null {logs['h_null'].std():.3f}")
+    ax.hist(
+        logs["h_null"], bins, weights=weights["h_null"], histtype="step", color="black", lw=1.3, label="null: EMA noise alone"
+    )
+    ax.set(
+        xlabel="log (entry / geometric mean)",
+        title=f"{style.label}: spread {logs['h'].std():.3f}, null {logs['h_null'].std():.3f}",
+    )
     ax.legend(fontsize=7)
 
 
@@ -63,7 +68,12 @@ def _entries(ax: Axes, entries: pd.DataFrame) -> None:
     for arm in ARMS:
         style, part = look(arm), entries[(entries["arm"] == arm) & (entries["of"] == "h")]
         ax.plot(part["index"], part["value"], linestyle="none", marker=".", ms=2, color=style.color, label=style.label, alpha=0.6)
-    ax.set(xlabel="index of the entry", ylabel="value of the entry of H", title="as printed in the paper: value against index (first key)", yscale="log")
+    ax.set(
+        xlabel="index of the entry",
+        ylabel="value of the entry of H",
+        title="as printed in the paper: value against index (first key)",
+        yscale="log",
+    )
     ax.legend(fontsize=7, markerscale=5)
 
 
@@ -75,14 +85,21 @@ def _spread(ax: Axes, summary: pd.DataFrame) -> None:
         style = look(arm)
         for shift, of, face in ((-0.12, "h", style.color), (0.12, "h_null", "white")):
             values = part[part["of"] == of]["value"]
-            ax.plot(np.full(len(values), i + shift), values, marker=style.marker, ms=6, mfc=face, mec=style.color, linestyle="none")
+            ax.plot(
+                np.full(len(values), i + shift), values, marker=style.marker, ms=6, mfc=face, mec=style.color, linestyle="none"
+            )
         ema_new = {"hiso-0.1": 0.1, "hiso": 0.05, "hiso-0.01": 0.01}[arm]
         width = np.sqrt(ema_new * (1 + 2 / P) / 2)
         ax.hlines(width, i - 0.35, i + 0.35, label=r"theory: $\sqrt{\nu(1+2/P)/2}$" if i == 0 else None, **_theory())
     ax.plot([], [], marker="o", color="#555555", linestyle="none", label="learned H, per key")
     ax.plot([], [], marker="o", mfc="white", mec="#555555", linestyle="none", label="null, per key")
     ax.set_xticks(range(len(ARMS)), ["0.1", "0.05", "0.01"])
-    ax.set(xlabel="EMA weight of the new sample", ylabel="standard deviation of log H", title="spread of H, all entries", ylim=(0, None))
+    ax.set(
+        xlabel="EMA weight of the new sample",
+        ylabel="standard deviation of log H",
+        title="spread of H, all entries",
+        ylim=(0, None),
+    )
     ax.legend(fontsize=7, loc="lower left")
 
 

@@ -51,8 +51,7 @@ def draw(results: Path, source: str, experiment: str = "whitening") -> Figure:
         FileNotFoundError: where a table is missing.
     """
     histogram, match, example, dimension = (
-        pd.read_csv(Path(results) / f"{experiment}_{name}.csv")
-        for name in ("histogram", "match", "example", "dimension")
+        pd.read_csv(Path(results) / f"{experiment}_{name}.csv") for name in ("histogram", "match", "example", "dimension")
     )
     reported = pd.read_csv(REPORTED)
     printed = dict(zip(reported["quantity"], reported["value"].astype(float), strict=True))

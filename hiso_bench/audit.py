@@ -1,4 +1,4 @@
-"""Participants that know only the base point and what went over the wire: a client with its own state, and the audit of a ledger."""
+"""Who knows only the base point and what went over the wire: a client with its own state, and the audit of a ledger."""
 
 from __future__ import annotations
 

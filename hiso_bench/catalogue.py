@@ -1,7 +1,7 @@
 """Names -> problems, experiments and figures of the checkout, loaded lazily; and the recorded learning rates.
 
-The installed package holds the library alone; the tracks (`synthetic`, `vision`, ...) are folders of the checkout. This module and
-`cli.py` are the one place where the library meets them.
+The installed package holds the library alone; the tracks (`synthetic`, `vision`, ...) are folders of the checkout. This
+module and `cli.py` are the one place where the library meets them.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def load(target: str) -> Any:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == module.split(".")[0]:
-            raise CheckoutError(f"{module} is part of the hiso_bench checkout, not of the installed package; run from a clone") from error
+            raise CheckoutError(
+                f"{module} is part of the hiso_bench checkout, not of the installed package; run from a clone"
+            ) from error
         raise
     return getattr(found, name) if name else found
 
@@ -133,8 +135,8 @@ def method(name: str, options: Mapping[str, Any], at: Problem) -> Method:
 def recorded_rate(problem_name: str, method_name: str, options: Mapping[str, Any]) -> tuple[float, str]:
     """The learning rate that won the recorded grid, and a line that says where it comes from.
 
-    Methods that the grid does not hold borrow the rate of the nearest one: the controls with one step size from "hiso-scalar", other
-    versions of H from "hiso".
+    Methods that the grid does not hold borrow the rate of the nearest one: the controls with one step size from
+    "hiso-scalar", other versions of H from "hiso".
 
     Raises:
         ValueError: no recorded grid has a rate for it.
@@ -146,13 +148,15 @@ def recorded_rate(problem_name: str, method_name: str, options: Mapping[str, Any
         grid, about = records.read(path)
     except records.RecordError as error:
         raise ValueError(f"lr is not given and there is no recorded grid for problem {problem_name}: {error}") from error
-    won = grid[grid["winner"]].set_index("arm")["lr"]
+    won: dict[str, float] = dict(grid.loc[grid["winner"], ["arm", "lr"]].itertuples(index=False))
     for arm in (own, method_name, nearest):
-        if arm in won.index:
-            config = {k: v for k, v in about["config"].items() if k in ("dataset", "batch_size", "rounds", "dimension", "exponent", "P")}
+        if arm in won:
+            config = {
+                k: v for k, v in about["config"].items() if k in ("dataset", "batch_size", "rounds", "dimension", "exponent", "P")
+            }
             told = ", ".join(f"{k} {v}" for k, v in config.items())
-            return float(won[arm]), f"lr {won[arm]:.4g} is the winner of the recorded grid for {arm} ({path.name}: {told})"
-    raise ValueError(f"lr is not given, and {path.name} holds no rate for method {method_name}; it has {', '.join(won.index)}")
+            return won[arm], f"lr {won[arm]:.4g} is the winner of the recorded grid for {arm} ({path.name}: {told})"
+    raise ValueError(f"lr is not given, and {path.name} holds no rate for method {method_name}; it has {', '.join(won)}")
 
 
 def oracle_eps(method_name: str) -> dict[str, float]:

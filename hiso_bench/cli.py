@@ -66,7 +66,9 @@ def _dispatch(args: list[str]) -> int:
     except SystemExit as stop:
         if not stop.code:
             return 0
-        return _fail(f"{_one_line(told.getvalue())} (see {PROGRAM} {args[0] + ' ' if args[:1] in ([p] for p in parsers) else ''}--help)", 2)
+        return _fail(
+            f"{_one_line(told.getvalue())} (see {PROGRAM} {args[0] + ' ' if args[:1] in ([p] for p in parsers) else ''}--help)", 2
+        )
     if isinstance(chosen, train.Train):
         type(chosen).given = given
     return chosen.run()

@@ -86,9 +86,7 @@ def _folders() -> list[tuple[str, Path]]:
     if value:
         folder = Path(value).expanduser()
         if not folder.is_dir():
-            raise DataError(
-                f"{ENV}={value} is not an existing folder; set it to the folder with the data, or unset it"
-            )
+            raise DataError(f"{ENV}={value} is not an existing folder; set it to the folder with the data, or unset it")
         folders.append((f"{ENV}={value}", folder))
     for folder in (Path.cwd() / "data", cache_folder()):
         folders.append((str(folder), folder))
@@ -99,9 +97,7 @@ def _locate(relative_name: str) -> Path | None:
     """First existing file of that name, unverified."""
     pure = PurePosixPath(relative_name)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise ValueError(
-            f"relative_name is {relative_name!r}; allowed: a path below a data folder, without '..'"
-        )
+        raise ValueError(f"relative_name is {relative_name!r}; allowed: a path below a data folder, without '..'")
     candidates = (folder / pure for _, folder in _folders())
     return next((path for path in candidates if path.is_file()), None)
 

@@ -1,11 +1,11 @@
 """Key -> direction: Gaussian, sphere of radius sqrt(d), or Rademacher, drawn leaf by leaf.
 
-`Directions.draw` is a pure function of (root key, direction key, layout, law): float32 values, cast to the point's dtype, so one key
-means one direction in every precision. `Warped` turns u into z = H^{-1/2} u for the length of one round and may keep z in a cache that
-is bounded in bytes; a budget of 0 regenerates z at every use, with the same bits.
+`Directions.draw` is a pure function of (root key, direction key, layout, law): float32 values, cast to the point's
+dtype, so one key means one direction in every precision. `Warped` turns u into z = H^{-1/2} u for the length of one
+round and may keep z in a cache that is bounded in bytes; a budget of 0 regenerates z at every use, with the same bits.
 
-torch's CPU generator (MT19937) keeps only the low 32 bits of `manual_seed`, so seeds that differ in their high bits collide. Its full
-624-word state is therefore filled from SHAKE-128 of (key, leaf).
+torch's CPU generator (MT19937) keeps only the low 32 bits of `manual_seed`, so seeds that differ in their high bits
+collide. Its full 624-word state is therefore filled from SHAKE-128 of (key, leaf).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, get_args, Literal
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hiso_bench import keys
-from hiso_bench.points import Layout, Point
+from hiso_bench.points import Layout, Point, flat
 
 Law = Literal["gaussian", "sphere", "rademacher"]
 LAWS: tuple[str, ...] = get_args(Law)
@@ -127,7 +127,7 @@ class Directions:
 
     def _to_sphere(self, u: Point) -> None:
         replicate_axes = len(self.layout.replicate_shape)
-        squares = sum(leaf.double().square().flatten(replicate_axes).sum(-1) for leaf in u)
+        squares = sum(flat(leaf.double().square(), replicate_axes).sum(-1) for leaf in u)
         factor = math.sqrt(self.layout.dimension) / torch.as_tensor(squares).sqrt()
         for i, leaf in enumerate(u):
             leaf.mul_(self.layout.over_leaf(factor, i))
@@ -169,10 +169,12 @@ class Warped:
     Args:
         directions: where u comes from; its spare buffers are borrowed, and given back by `close`.
         warp: overwrites u with z.
+        cache_bytes: the budget, if other than that of `directions`.
     """
 
-    def __init__(self, directions: Directions, warp: Callable[[Point], Point]) -> None:
+    def __init__(self, directions: Directions, warp: Callable[[Point], Point], cache_bytes: int | None = None) -> None:
         self.directions, self._warp = directions, warp
+        self._budget = directions.cache_bytes if cache_bytes is None else cache_bytes
         self._cache: dict[DirectionKey, Point] = {}
         self._scratch: Point | None = None
 
@@ -181,7 +183,7 @@ class Warped:
         if key in self._cache:
             return self._cache[key]
         size = self.directions.layout.numel * self.directions.dtype.itemsize
-        if (len(self._cache) + 1) * size <= self.directions.cache_bytes:
+        if (len(self._cache) + 1) * size <= self._budget:
             z = self._cache[key] = self._buffer()
         else:
             z = self._scratch = self._scratch or self._buffer()

@@ -1,8 +1,9 @@
 """One federated round (HiSo paper, Algorithm 1): sample, catch up, measure, combine, record, replay.
 
-All sampled clients stand at the same x, so a simulation keeps one state for any number of clients. What each of them would receive is
-still built, counted, decoded and compared with the ledger, and the state moves only through `state.replay` of what went over the wire.
-After its local steps a client reverts to the round's start and replays the agreed update when it next takes part.
+All sampled clients stand at the same x, so a simulation keeps one state for any number of clients. What each of them
+would receive is still built, counted, decoded and compared with the ledger, and the state moves only through
+`state.replay` of what went over the wire. After its local steps a client reverts to the round's start and replays the
+agreed update when it next takes part.
 """
 
 from __future__ import annotations
@@ -152,7 +153,8 @@ class Federation:
         if expected is not None and expected != (found := self.state.fingerprint()):
             raise LedgerError(
                 f"after round {round_} the replayed state has fingerprint {found:016x}, ledger holds {expected:016x}: "
-                f"another sampler, thread count or torch build; {self.ledger.path} was made with {self.ledger.header.get('made_with')}"
+                "another sampler, thread count or torch build; "
+                f"{self.ledger.path} was made with {self.ledger.header.get('made_with')}"
             )
 
     def _survivors(self, record: Round) -> Tensor:
@@ -208,7 +210,7 @@ class Federation:
         message = self.wire.encode_downlink(r, first, self.ledger.updates(first, r))
         _, first, updates = self.wire.decode_downlink(message)
         if updates != [record.update for record in self.ledger.rounds[first:r]]:
-            raise MessageError(f"the catch-up message of client {client} in round {r} differs from the ledger")
+            raise MessageError(f"the catch-up of client {client} in round {r} differs from the ledger")
         return message
 
     def measure(self, r: int, ids: np.ndarray, owners: Sequence[int], z: Warped) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,15 @@
 """The ledger: an append-only file of framed, checksummed, hash-chained records from which x and H can be rebuilt.
 
-File = magic, then records: [kind u8, length u32, CRC-32 of these five bytes u32] [body] [CRC-32 of the body u32] [chain, 16 bytes].
-The chain is SHA-256(previous chain, kind, body), cut to 16 bytes, so no record can be changed, dropped or reordered unseen.
+File = magic, then records: [kind u8, length u32, CRC-32 of these five bytes u32] [body] [CRC-32 of the body u32]
+[chain, 16 bytes]. The chain is SHA-256(previous chain, kind, body), cut to 16 bytes, so no record can be changed,
+dropped or reordered unseen.
 
-Kinds: HEADER (JSON: method, options, layout, base-point hash, sampler, device, ...), ROUND (who answered, byte and forward counts, the
-encoded update), FINGERPRINT (of the state after a round), EVALUATION (JSON metrics after a round). No record holds a time, so
-an interrupted and resumed run writes the same file as an uninterrupted one.
+Kinds: HEADER (JSON: method, options, layout, base-point hash, sampler, device, ...), ROUND (who answered, byte and
+forward counts, the encoded update), FINGERPRINT (of the state after a round), EVALUATION (JSON metrics after a round).
+No record holds a time, so an interrupted and resumed run writes the same file as an uninterrupted one.
 
-A file that ends inside a record has a torn tail: it is cut off on opening (kept beside it with the suffix `.torn`) and reported. Any other
-damage is an error; nothing is dropped silently.
+A file that ends inside a record has a torn tail: it is cut off on opening (kept beside it with the suffix `.torn`) and
+reported. Any other damage is an error; nothing is dropped silently.
 """
 
 from __future__ import annotations

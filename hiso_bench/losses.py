@@ -25,7 +25,7 @@ from hiso_bench.points import Layout, Point
 Mode = Literal["loop", "clients", "vmap"]
 MODES: tuple[str, ...] = get_args(Mode)
 Batch = Any
-"""What a loss needs besides the point. For `ModuleLoss`: a tuple of tensors whose first axes are the replicate axes, then examples."""
+"""What a loss needs besides the point; for `ModuleLoss` a tuple of tensors: replicate axes, then examples, then the rest."""
 
 
 class NondeterministicLossError(ValueError):
@@ -104,9 +104,15 @@ class ModuleLoss(Loss):
             return torch.stack(values).reshape(shape)
 
     def each(self, x: Point, batches: Sequence[Batch]) -> Tensor:
-        """Losses of several clients at one point; `clients` and `vmap` evaluate them together."""
+        """Losses of several clients at one point; `clients` and `vmap` evaluate them together.
+
+        Raises:
+            ValueError: clients that are to be evaluated together have batches of different sizes.
+        """
         if self.mode == "loop" or self.replicate_axes or len(batches) == 1:
             return super().each(x, batches)
+        if len(sizes := {len(batch[0]) for batch in batches}) > 1:
+            raise ValueError(f"mode {self.mode!r} needs batches of one size, and there are {sorted(sizes)}; use mode 'loop'")
         with torch.inference_mode():
             if self.mode == "vmap":
                 stacked = tuple(torch.stack(parts) for parts in zip(*batches, strict=True))

@@ -1,8 +1,9 @@
 """What goes over the wire: encoded, counted and decoded in every round, in simulation too.
 
-Numbers are little-endian. A run's `Wire` (dtype, local steps, perturbations, whose directions) is agreed once, so messages carry no
-shapes: an uplink is (round, client, scalars); a downlink is (round, first missed round) and the missed rounds' updates, as they stand
-in the ledger. Direction keys follow from the run's root key and the round number, so no seed is sent.
+Numbers are little-endian. A run's `Wire` (dtype, local steps, perturbations, whose directions) is agreed once, so
+messages carry no
+shapes: an uplink is (round, client, scalars); a downlink is (round, first missed round) and the missed rounds' updates,
+    as they stand in the ledger. Direction keys follow from the run's root key and the round number, so no seed is sent.
 """
 
 from __future__ import annotations

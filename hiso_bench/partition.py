@@ -39,9 +39,7 @@ def iid(n_examples: int, clients: int, rng: np.random.Generator) -> list[Indices
     return [np.sort(part) for part in np.array_split(rng.permutation(n_examples), clients)]
 
 
-def dirichlet(
-    labels: ArrayLike, clients: int, alpha: float, rng: np.random.Generator, minimum: int = 4
-) -> list[Indices]:
+def dirichlet(labels: ArrayLike, clients: int, alpha: float, rng: np.random.Generator, minimum: int = 4) -> list[Indices]:
     r"""Label-skewed split: every class is shared out by its own Dirichlet draw over the clients.
 
     For each class c of n_c examples (Yurochkin et al. 2019, arXiv:1905.12022; Hsu et al. 2019,
@@ -79,8 +77,7 @@ def dirichlet(
         raise ValueError(f"alpha is {alpha}; allowed: 0 < alpha <= {MAX_ALPHA:g} (for equal shares use iid)")
     if clients * minimum > len(labels):
         raise ValueError(
-            f"clients is {clients} with minimum {minimum}; allowed: "
-            f"clients * minimum <= the number of examples, {len(labels)}"
+            f"clients is {clients} with minimum {minimum}; allowed: clients * minimum <= the number of examples, {len(labels)}"
         )
     owner = _owners(labels, clients, alpha, rng)
     # A stable sort of a shuffled list: each client's examples in random order.
@@ -140,8 +137,7 @@ def _filled(parts: list[Indices], minimum: int, turns: Indices) -> list[Indices]
             gifts[client].append(parts[donor][kept[donor]])
             heapq.heapreplace(largest, (negative + 1, turn, donor))
     return [
-        np.concatenate([part[:size], np.array(gift, dtype=np.int64)])
-        for part, size, gift in zip(parts, kept, gifts, strict=True)
+        np.concatenate([part[:size], np.array(gift, dtype=np.int64)]) for part, size, gift in zip(parts, kept, gifts, strict=True)
     ]
 
 

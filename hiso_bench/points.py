@@ -69,6 +69,11 @@ class Layout:
         return value.expand(self.replicate_shape).reshape(self.replicate_shape + trailing)
 
 
+def flat(leaf: Tensor, replicate_axes: int) -> Tensor:
+    """A leaf as (*replicate_shape, coordinates); a scalar leaf has one coordinate."""
+    return leaf.reshape((*leaf.shape[:replicate_axes], -1))
+
+
 def clone(point: Point) -> Point:
     """A copy that shares no memory with `point`."""
     return tuple(leaf.clone() for leaf in point)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hiso_bench import keys
-from hiso_bench.points import Layout, Point, Value
+from hiso_bench.points import Layout, Point, Value, flat
 
 HStep = Literal["first", "last", "each"]
 HClients = Literal["square_of_mean", "mean_of_squares"]
@@ -31,7 +31,8 @@ Control = Literal["none", "mean", "shuffle", "shuffle_leaf", "leaf_mean"]
 class Ema:
     """H <- (1 - ema_new) H + ema_new (square + eps), then clipped to [clip_low, clip_high].
 
-    `ema_new` is the weight of the NEW sample: the paper's nu in its printed formula, one minus the official code's `hessian_smooth`.
+    `ema_new` is the weight of the NEW sample: the paper's nu in its printed formula, one minus the official code's
+    `hessian_smooth`.
     """
 
     ema_new: Value
@@ -55,16 +56,17 @@ class Ema:
                 leaf.clamp_(self.clip_low, self.clip_high)
 
 
-def controlled(h: Point, layout: Layout, control: str, root: int) -> Point:
+def controlled(h: Point, layout: Layout, control: str, key: int) -> Point:
     """The H that a control puts in the learned one's place; the same size of step with some of the structure removed.
 
     Args:
         h: the learned H.
         layout: of h.
         control: "none"; "mean": one number per replicate; "leaf_mean": one number per leaf; "shuffle": h permuted over all
-            coordinates; "shuffle_leaf": permuted within each leaf. A permutation is drawn once per run (from `root`), the same for
-            all replicates, so that what a coordinate receives keeps its course in time and loses its place.
-        root: the key of the permutation.
+            coordinates; "shuffle_leaf": permuted within each leaf. A permutation is the same for all replicates. It must
+            be drawn anew for every round: a fixed one gives some coordinates, for good, an H that does not answer to
+            their own steps, which is no neutral control but a mismatch that can diverge.
+        key: the 64-bit key of this round's permutation.
 
     Returns:
         A point whose leaves broadcast to those of h (means are not expanded).
@@ -77,19 +79,19 @@ def controlled(h: Point, layout: Layout, control: str, root: int) -> Point:
     if control == "mean":
         mean = _mean(list(h), axes)
         return tuple(mean.to(leaf.dtype).reshape(layout.replicate_shape + (1,) * (leaf.ndim - axes)) for leaf in h)
-    flat = [leaf.flatten(axes) for leaf in h]
+    parts = [flat(leaf, axes) for leaf in h]
     if control == "shuffle_leaf":
-        mixed = [part[..., _permutation(root, i, part.shape[-1])] for i, part in enumerate(flat)]
+        mixed = [part[..., _permutation(key, i, part.shape[-1])] for i, part in enumerate(parts)]
     else:
-        joined = torch.cat(flat, -1)
-        mixed = list(joined[..., _permutation(root, -1, joined.shape[-1])].split([part.shape[-1] for part in flat], -1))
+        joined = torch.cat(parts, -1)
+        mixed = list(joined[..., _permutation(key, -1, joined.shape[-1])].split([part.shape[-1] for part in parts], -1))
     return tuple(part.reshape(leaf.shape) for part, leaf in zip(mixed, h, strict=True))
 
 
 def _mean(leaves: list[Tensor], axes: int) -> Tensor:
     count = sum(leaf[(0,) * axes].numel() for leaf in leaves)
-    return torch.stack([leaf.double().flatten(axes).sum(-1) for leaf in leaves]).sum(0) / count
+    return torch.stack([flat(leaf.double(), axes).sum(-1) for leaf in leaves]).sum(0) / count
 
 
-def _permutation(root: int, leaf: int, size: int) -> Tensor:
-    return torch.from_numpy(keys.rng(keys.derive(root, "shuffle", leaf=leaf)).permutation(size))
+def _permutation(key: int, leaf: int, size: int) -> Tensor:
+    return torch.from_numpy(keys.rng(keys.derive(key, "leaf", leaf=leaf)).permutation(size))

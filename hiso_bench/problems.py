@@ -17,10 +17,14 @@ class Problem(Protocol):
     clients: int
     """M."""
     layout: Layout
-    loss: Loss
     metric: str
     """The metric a person watches, one of those `evaluate` returns."""
     higher_is_better: bool
+
+    @property
+    def loss(self) -> Loss:
+        """The clients' losses: what differs between clients comes in with the batch."""
+        ...
 
     def initial(self) -> Point:
         """The base point x_0."""

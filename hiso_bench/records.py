@@ -1,8 +1,8 @@
 """Results on disk: one long-format CSV and one JSON sidecar that says exactly what made it.
 
-The sidecar holds the configuration and its hash, the experiment's integer version, the source version, library versions, the device, the
-date, and the SHA-256 of the CSV. Files are written under a temporary name and renamed, CSV first: a sidecar never describes a file
-that is not there.
+The sidecar holds the configuration and its hash, the experiment's integer version, the source version, library
+versions, the device, the date, and the SHA-256 of the CSV. Files are written under a temporary name and renamed, CSV
+first: a sidecar never describes a file that is not there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Snapshots of the shared state beside a ledger: caches that shorten a resume, never the authority.
 
-A snapshot is written under a temporary name and renamed. It is used only if it belongs to the ledger (its fingerprint is the one the
-ledger holds for that round) and its own bits still have that fingerprint; otherwise it is passed over.
+A snapshot is written under a temporary name and renamed. It is used only if it belongs to the ledger (its fingerprint
+is the one the ledger holds for that round) and its own bits still have that fingerprint; otherwise it is passed over.
 """
 
 from __future__ import annotations

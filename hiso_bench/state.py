@@ -56,14 +56,14 @@ def replay(
 ) -> None:
     """Advance `state` in place by one round of agreed steps: move for every step, then learn.
 
-    Server, clients, late joiners, auditors, resumed runs and figures all call this. H is frozen while the steps move x; it changes
-    afterwards (HiSo paper, section 4.3: x_{t+1} first, then H_{t+1}).
+    Server, clients, late joiners, auditors, resumed runs and figures all call this. H is frozen while the steps move x;
+    it changes afterwards (HiSo paper, section 4.3: x_{t+1} first, then H_{t+1}).
 
     Args:
         method: decides the direction, the move and what is learned.
         state: changed in place.
-        steps: one per local step, in order; none for a round that nobody answered (only the round counter moves). A replicate whose
-            scalars hold a NaN does not move in this round: that is how an unanswered or diverged replicate is written.
+        steps: one per local step, in order; none for a round that nobody answered (only the round counter moves). A
+            replicate whose scalars hold a NaN does not move in this round: that is how an unanswered or diverged replicate is written.
         directions: where u comes from.
         z: the round's warped directions, if the caller has them; their cache saves drawing again.
         buffer: scratch point for the accumulated direction.

@@ -1,8 +1,8 @@
 """Sweeps: cells in parallel, each kept as soon as it is done, and the one rule by which every arm's learning rate is chosen.
 
-The rule, the same for all arms of a comparison: a grid of ratio 2 over at least three decades; after a quarter of the budget only the best
-few rates go on; if the winner lies at the edge of the grid, the grid grows for every arm; then two more rates at ratio 1.4 around each
-winner. Rates are chosen on tuning keys; results come from other keys.
+The rule, the same for all arms of a comparison: a grid of ratio 2 over at least three decades; after a quarter of the
+budget only the best few rates go on; if the winner lies at the edge of the grid, the grid grows for every arm; then two
+more rates at ratio 1.4 around each winner. Rates are chosen on tuning keys; results come from other keys.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Cell:
     rounds: int
 
 
-def run(work: Callable[[Cell], pd.DataFrame], cells: Sequence[Cell], folder: Path, config: dict[str, Any], jobs: int) -> pd.DataFrame:
+def run(
+    work: Callable[[Cell], pd.DataFrame], cells: Sequence[Cell], folder: Path, config: dict[str, Any], jobs: int
+) -> pd.DataFrame:
     """Run cells in parallel processes of one torch thread each, keeping each cell's result as a file.
 
     Args:
@@ -63,7 +65,7 @@ def run(work: Callable[[Cell], pd.DataFrame], cells: Sequence[Cell], folder: Pat
     paths = [folder / f"{records.config_hash({'config': config, 'cell': asdict(cell)})}.json" for cell in cells]
     todo = [i for i, path in enumerate(paths) if not path.exists()]
     if todo:
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
         with tqdm(total=len(todo), unit="run", desc=folder.name, dynamic_ncols=True) as bar:
             for _ in parallel(joblib.delayed(_work)(work, cells[i], paths[i]) for i in todo):
                 bar.update()

@@ -205,7 +205,12 @@ class Progress:
         ledger = run.ledger
         self._bytes = sum(record.bytes_up + record.bytes_down for record in ledger.rounds)
         self._bar = tqdm(
-            total=run.schedule.rounds, initial=len(ledger.rounds), unit="round", file=sys.stderr, dynamic_ncols=True, mininterval=0.5
+            total=run.schedule.rounds,
+            initial=len(ledger.rounds),
+            unit="round",
+            file=sys.stderr,
+            dynamic_ncols=True,
+            mininterval=0.5,
         )
         self._shown = 0.0
 

@@ -1,8 +1,9 @@
 """A first picture that needs no data: what H can and does buy on a quadratic of low effective rank.
 
-f(x) = 1/2 sum_j j^-1.5 x_j^2, d = 1000, x_0 = 1, noise-free: effective rank Tr/L = 2.5. Arms: DeComFL; HiSo; HiSo with H replaced by its mean
-(scalar) or shuffled over coordinates; the exact diagonal as H; DeComFL at half its exact stability limit (no tuning), and with a
-decaying step. All replicates of an arm are one call. For arms whose H does not move the expected loss is known exactly.
+f(x) = 1/2 sum_j j^-1.5 x_j^2, d = 1000, x_0 = 1, noise-free: effective rank Tr/L = 2.5. Arms: DeComFL; HiSo; HiSo with H
+replaced by its mean (scalar) or shuffled over coordinates; the exact diagonal as H; DeComFL at half its exact stability
+limit (no tuning), and with a decaying step. All replicates of an arm are one call. For arms whose H does not move the
+expected loss is known exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hiso_bench.theory.recursion import expected_loss
 from hiso_bench.theory.stability import max_stable_step
 from synthetic.quadratic import Quadratic
 
-VERSION = 1
+VERSION = 2
 DIMENSION, EXPONENT, ROUNDS = 1000, 1.5, 4000
 P = 5
 ORACLE_EPS = 0.01
@@ -42,7 +43,7 @@ THEORY = Arm("decomfl-theory", "decomfl")
 TUNING_KEY, RESULT_KEY = 101, 1
 TUNING_REPLICATES, REPLICATES = 8, 15
 START = 2.0**-10
-SHOWN = np.unique(np.round(np.concatenate([[0], np.geomspace(1, ROUNDS, 80)])).astype(int))
+SHOWN = np.unique(np.round(np.concatenate([[0], np.geomspace(1, ROUNDS, 250)])).astype(int))
 
 
 def _config() -> dict[str, Any]:
@@ -96,7 +97,7 @@ class LowRank:
     profile: Profile = "quick"
 
     def plan(self) -> Plan:
-        """Twelve rates of the first grid per arm for a quarter of the rounds, about five to the end, two more around the winner."""
+        """Per arm: twelve rates for a quarter of the rounds, about five of them to the end, two more around the winner."""
         started = time.monotonic()
         _curves(REPLICATES, Cell(TUNED[2], START, TUNING_KEY, 50))
         per_run = (time.monotonic() - started) / 50 * ROUNDS

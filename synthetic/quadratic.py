@@ -1,4 +1,4 @@
-"""Quadratics with known spectra: f_i(x) = 1/2 sum_j s_j x_j^2 + b_i . x, with gradient noise, in float64 and with replicate axes."""
+"""Quadratics with known spectra: f_i(x) = 1/2 sum_j s_j x_j^2 + b_i . x, with gradient noise, in float64."""
 
 from __future__ import annotations
 

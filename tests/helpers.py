@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from hiso_bench import keys, methods
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.losses import ModuleLoss, layout_of
-from hiso_bench.messages import Update
 from synthetic.quadratic import Quadratic
 
 
@@ -27,7 +26,9 @@ class TinyNet:
     name, metric, higher_is_better, clients = "tiny", "loss", False, 6
 
     def __init__(self, replicates=(), mode="loop"):
-        net = nn.Sequential(nn.Linear(4, 9, device="meta"), nn.Tanh(), nn.Linear(9, 3, device="meta")).to_empty(device="cpu").eval()
+        net = (
+            nn.Sequential(nn.Linear(4, 9, device="meta"), nn.Tanh(), nn.Linear(9, 3, device="meta")).to_empty(device="cpu").eval()
+        )
         draw = keys.rng(keys.derive(0, "init"))
         for p in net.parameters():
             p.data.copy_(torch.from_numpy(0.5 * draw.standard_normal(p.shape)))
@@ -88,10 +89,3 @@ def bits(state):
     return {"round": state.round} | {
         name: [leaf.numpy().tobytes() for leaf in point] for name, point in {"x": state.x, **state.buffers}.items()
     }
-
-
-def advance(federation, update):
-    """Replay a hand-made update: rows (n, tau, P, k, *replicates), float64."""
-    record = federation.ledger.rounds[0]._replace(update=federation.wire.encode_update(Update((), update)))
-    federation.replay(record._replace(round=federation.state.round))
-    return federation.state

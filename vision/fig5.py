@@ -1,8 +1,9 @@
-"""HiSo's Figure 5 on real images: DeComFL (constant and decaying step), HiSo at three EMA weights, HiSo with H replaced by its mean.
+"""HiSo's Figure 5 on real images: DeComFL (constant and decaying step), HiSo at three EMA weights, HiSo with a scalar H.
 
-64 clients, 8 sampled, Dirichlet 1, P = 5, forward difference (the paper's set-up; batch, rounds, rates and mu are not printed there).
-The paper's nu = 0.9 / 0.95 / 0.99 are read in the official code's sense: ema_new = 0.1 / 0.05 / 0.01. Every arm has its own learning
-rate, chosen by `sweeps.choose_rates` on validation images and tuning keys; curves are test accuracy on other keys.
+64 clients, 8 sampled, Dirichlet 1, P = 5, forward difference (the paper's set-up; batch, rounds, rates and mu are not
+printed there). The paper's nu = 0.9 / 0.95 / 0.99 are read in the official code's sense: ema_new = 0.1 / 0.05 / 0.01.
+Every arm has its own learning rate, chosen by `sweeps.choose_rates` on validation images and tuning keys; curves are
+test accuracy on other keys.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Fig5:
         )
 
     def plan(self) -> Plan:
-        """Twelve rates of the first grid per arm for a quarter of the rounds, about five to the end, two more around the winner."""
+        """Per arm: twelve rates for a quarter of the rounds, about five of them to the end, two more around the winner."""
         arms = len(self.arms)
         return Plan(arms * len(self.keys), arms * len(self.tuning_keys) * (12 / 4 + 5 * 3 / 4 + 2), self._seconds_per_run())
 
@@ -89,7 +90,11 @@ class Fig5:
             return pd.Series([_score(groups[c.arm.name, c.lr, c.key, c.rounds], c.rounds) for c in cells])
 
         grid = choose_rates(evaluate, self.arms, self.tuning_keys, self.rounds, self.start)
-        config = _config(self) | {"rounds": self.rounds, "tuning_keys": self.tuning_keys, "score": "validation accuracy, last fifth"}
+        config = _config(self) | {
+            "rounds": self.rounds,
+            "tuning_keys": self.tuning_keys,
+            "score": "validation accuracy, last fifth",
+        }
         records.write(grid, results / f"{self.name}_grid.csv", config, VERSION)
         return grid
 
@@ -100,7 +105,7 @@ class Fig5:
         return dict(zip(won["arm"], won["lr"], strict=True))
 
     def compare(self, grids: Path, results: Path, work: Path, jobs: int) -> None:
-        """Run every arm at its own rate on the result keys; write the curves, and H's entries (first key) and statistics (all keys)."""
+        """Run every arm at its own rate on the result keys; write curves, H's entries (first key) and statistics (all)."""
         chosen = self.rates(grids)
         config = _config(self) | {"rounds": self.rounds, "keys": self.keys, "rates": chosen}
         target = results / f"{self.name}.csv"
@@ -132,9 +137,7 @@ def _config(setting: Fig5) -> dict[str, Any]:
 
 def _train(setting: Fig5, cell: Cell, evaluate_on: str, folder: Path) -> tuple[training.Run, pd.DataFrame]:
     """One run up to `cell.rounds`, continued from its ledger if a shorter run of the same cell left one."""
-    problem = ImageProblem(
-        setting.dataset, CLIENTS, batch_size=setting.batch_size, evaluate_on=evaluate_on, key=cell.key
-    )
+    problem = ImageProblem(setting.dataset, CLIENTS, batch_size=setting.batch_size, evaluate_on=evaluate_on, key=cell.key)
     method = methods.build(cell.arm.method, cell.arm.options, lr=cell.lr)
     schedule = Schedule(rounds=cell.rounds, evaluate_every=setting.evaluate_every)
     name = records.config_hash(_config(setting) | {"arm": asdict(cell.arm), "lr": cell.lr, "key": cell.key, "on": evaluate_on})
@@ -174,8 +177,8 @@ def _result_work(setting: Fig5, folder: Path, cell: Cell) -> pd.DataFrame:
 def _learned_h(live: training.Run) -> pd.DataFrame:
     """The final H, and its null: the run's own scalars replayed along directions that never saw the loss.
 
-    The null has every scalar, EMA weight and round of the run, so its spread is what the EMA of squared Gaussians gives by itself; what
-    the learned H has beyond it is information about coordinates.
+    The null has every scalar, EMA weight and round of the run, so its spread is what the EMA of squared Gaussians gives
+    by itself; what the learned H has beyond it is information about coordinates.
     """
     federation = live.federation
     options = federation.options

@@ -78,11 +78,11 @@ class ImageProblem:
         held_out = min(5000, len(order) // 5)
         validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
         self._x, self._y = images.train_x[train], images.train_y[train]
-        self._part = (images.test_x, images.test_y) if evaluate_on == "test" else (images.train_x[validation], images.train_y[validation])
-        rng = keys.rng(keys.derive(key, "split"))
-        self._owned = (
-            iid(len(train), clients, rng) if split == "iid" else dirichlet(self._y.numpy(), clients, alpha, rng)
+        self._part = (
+            (images.test_x, images.test_y) if evaluate_on == "test" else (images.train_x[validation], images.train_y[validation])
         )
+        rng = keys.rng(keys.derive(key, "split"))
+        self._owned = iid(len(train), clients, rng) if split == "iid" else dirichlet(self._y.numpy(), clients, alpha, rng)
         generator = torch.Generator().manual_seed(keys.derive(key, "init") % 2**32)
         self.loss = ImageLoss(models.build(DEFAULT_MODEL[dataset], generator), cross_entropy, mode)
         self.layout = layout_of(self.loss)

@@ -73,4 +73,9 @@ def _audit(ledger: Ledger) -> dict[str, Any]:
     method = catalogue.method(run["method"]["name"], options, at)
     print(f"replaying {len(ledger.rounds)} rounds", file=sys.stderr)
     state = audit.audit(ledger, at, method, FederationOptions(**run["federation"]))
-    return {"rounds": state.round, "fingerprints": len(ledger.fingerprints), "final": f"{state.fingerprint():016x}", "verdict": "agrees"}
+    return {
+        "rounds": state.round,
+        "fingerprints": len(ledger.fingerprints),
+        "final": f"{state.fingerprint():016x}",
+        "verdict": "agrees",
+    }

@@ -38,7 +38,8 @@ class Results:
             plan = experiment.plan()
             runs = plan.runs + (plan.tuning_runs if self.tune else 0)
             hours = runs * plan.seconds_per_run / self.jobs / 3600
-            print(f"{experiment.name:18} about {runs:5.0f} runs of {plan.seconds_per_run:6.1f} s: {hours:6.2f} h in {self.jobs} process(es)")
+            cost = f"about {runs:.0f} runs of {plan.seconds_per_run:.1f} s: {hours:.2f} h in {self.jobs} process(es)"
+            print(f"{experiment.name:18} {cost}")
             if self.dry_run:
                 continue
             work = catalogue.FRESH / "work"

@@ -1,4 +1,4 @@
-"""`hiso-bench train`: any problem, any method, every option; resumes by itself; `--json` ends with one object on standard output."""
+"""`hiso-bench train`: any problem, any method, every option; it resumes by itself."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _NOT_OPTIONS = {"h", "replicates", "dataset", "on_divergence", "evaluate_on", "c
 class Train:
     """Run one method on one problem through the federation, writing a ledger; the same command resumes it.
 
-    Every option below has the method's or the problem's own default unless it is given; an option that the chosen method or problem
-    does not have is an error.
+    Every option below has the method's or the problem's own default unless it is given; an option that the chosen
+    method or problem does not have is an error.
 
     Attributes:
         problem: what is trained: quadratic (no data needed), digits (embedded), mnist, fashion (data folder or download).
@@ -106,7 +106,7 @@ class Train:
     def _report(self, live: Run, seconds: float) -> None:
         curve = training.curve(live.ledger)
         at_end = curve[curve["round"] == curve["round"].max()]
-        metrics = at_end.set_index("metric")["value"]
+        metrics: dict[str, float] = dict(at_end[["metric", "value"]].itertuples(index=False))
         last = at_end.iloc[-1]
         name = live.problem.metric
         self._say(
@@ -116,8 +116,8 @@ class Train:
         if self.json:
             result = {
                 "rounds": int(last["round"]),
-                "loss": float(metrics["loss"]),
-                "metric": float(metrics[name]),
+                "loss": metrics["loss"],
+                "metric": metrics[name],
                 "metric_name": name,
                 "bytes_up": int(last["bytes_up"]),
                 "bytes_down": int(last["bytes_down"]),
@@ -141,7 +141,7 @@ def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def options() -> type[Train]:
-    """`Train` with one field per option of every method, problem, the federation and the schedule, described by their docstrings."""
+    """`Train` with a field for every option of methods, problems, federation and schedule, described by their docstrings."""
     fields: dict[str, tuple[str, Any, Any]] = {}
 
     def add(owner: Any, name: str, kind: Any, default: Any) -> None:
@@ -158,7 +158,11 @@ def options() -> type[Train]:
             hint = "(default: the problem's)"
         elif name == "stop_at":
             kind, default, hint = float, float("nan"), "(default: never)"
-        fields[name] = (name, Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)], dataclasses.field(default=default))
+        fields[name] = (
+            name,
+            Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)],
+            dataclasses.field(default=default),
+        )
 
     for kind, _ in methods.PRESETS.values():
         hints = typing.get_type_hints(kind)

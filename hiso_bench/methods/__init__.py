@@ -1,4 +1,4 @@
-"""Methods by name. To add one, put a file into this folder that subclasses `Method` and calls `register`; it is found by itself."""
+"""Methods by name. To add one, put a file here that subclasses `Method` and calls `register`; it is found by itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a scalar-representable method is: how it warps, measures, combines, moves and learns.
 
-A round's shared state is changed by scalars and keys alone. A new method is one short file in this folder: subclass `Method`, override
-what differs, and `register` it (see `hiso_bench/methods/__init__.py`).
+A round's shared state is changed by scalars and keys alone. A new method is one short file in this folder: subclass
+`Method`, override what differs, and `register` it (see `hiso_bench/methods/__init__.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hiso_bench.state import State, Warp
 
 
 class Step(NamedTuple):
-    """One agreed local step: n rows of P weighted directions. The step's direction is (1/n) sum over rows and p of weight * z(key)."""
+    """One agreed local step: n rows of P weighted directions, dx = (1/n) sum over rows and p of weight * z(key)."""
 
     keys: tuple[tuple[DirectionKey, ...], ...]
     """(n, P); the rows are equal when the clients share their directions."""
@@ -40,9 +40,7 @@ class Step(NamedTuple):
 
     def perturbations(self) -> list[Step]:
         """The contribution of each perturbation alone (still divided by P)."""
-        return [
-            Step(tuple(row[p : p + 1] for row in self.keys), self.weights[:, p : p + 1]) for p in range(len(self.keys[0]))
-        ]
+        return [Step(tuple(row[p : p + 1] for row in self.keys), self.weights[:, p : p + 1]) for p in range(len(self.keys[0]))]
 
 
 def positive(value: Value) -> bool:
@@ -150,7 +148,7 @@ class Method:
         return out
 
     def move(self, state: State, dx: Point) -> None:
-        """x <- x - eta (dx + weight_decay x), in place, with momentum if there is any. Shared by local steps and replay."""
+        """Move x <- x - eta (dx + weight_decay x), in place, with momentum if any. Local steps and replay share it."""
         eta = self.lr / (1 + self.lr_decay * state.round)
         target = dx
         if self.momentum:
@@ -162,4 +160,4 @@ class Method:
         add_scaled(state.layout, state.x, target, -eta, state.x)
 
     def learn(self, state: State, steps: Sequence[Step], z: Warped, dx: Point) -> None:
-        """Update what the method learns, in place, after the moves. `dx` holds the last step's direction and may be overwritten."""
+        """Update what the method learns, in place, after the moves; `dx` holds the last direction and may be overwritten."""

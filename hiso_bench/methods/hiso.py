@@ -13,6 +13,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from hiso_bench import keys
 from hiso_bench.directions import Warped
 from hiso_bench.methods.base import Method, Step, non_negative, require
 from hiso_bench.points import Layout, Point, Value
@@ -22,7 +23,7 @@ from hiso_bench.state import State, Warp
 
 @dataclass(frozen=True, kw_only=True)
 class HiSo(Method):
-    """The learned H. The defaults are the reference H-c: section 4.3's rule, applied to every local step in order after the round.
+    """The learned H. The defaults are H-c: section 4.3's rule, applied to every local step in order after the round.
 
     Attributes:
         ema_new: weight of the new sample (the official code's nu = 0.95 is ema_new = 0.05).
@@ -35,7 +36,7 @@ class HiSo(Method):
         h_perturbations: one EMA step for the mean over P, or P steps in sequence.
         h_moving: regenerate z from the H that is being changed (a quirk of the official code).
         control: what stands in H's place when directions are warped; see `preconditioners.controlled`.
-        control_key: the key of a control's permutation.
+        control_key: the key of a control's permutations, one per round.
         freeze_after: H stops learning after this many rounds; negative: never.
 
     Source: the printed and coded versions are registered as hiso-a ... hiso-f.
@@ -70,14 +71,15 @@ class HiSo(Method):
             require(getattr(self, option) in get_args(kind), option, getattr(self, option), ", ".join(get_args(kind)))
 
     def init(self, x: Point, layout: Layout) -> State:
-        """x and H = h0."""
+        """X and H = h0."""
         state = super().init(x, layout)
         state.buffers["h"] = tuple(torch.full_like(leaf, self.h0) for leaf in x)
         return state
 
     def warp(self, state: State) -> Warp:
-        """u -> H^{-1/2} u, with H^{-1/2} computed once."""
-        root = tuple(leaf.rsqrt() for leaf in controlled(state.buffers["h"], state.layout, self.control, self.control_key))
+        """U -> H^{-1/2} u, with H^{-1/2} computed once."""
+        key = keys.derive(self.control_key, "shuffle", round=state.round)
+        root = tuple(leaf.rsqrt() for leaf in controlled(state.buffers["h"], state.layout, self.control, key))
         return lambda u: tuple(leaf.mul_(w) for leaf, w in zip(u, root, strict=True))
 
     def combine(self, scalars: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ class HiSo(Method):
         return scalars if self.h_clients == "mean_of_squares" else super().combine(scalars)
 
     def learn(self, state: State, steps: Sequence[Step], z: Warped, dx: Point) -> None:
-        """H <- EMA of the squares of the chosen steps. Cost: one pass over z per direction unless `dx` is already the square's root."""
+        """H <- EMA of the squares of the chosen steps. Cost: one pass over z per direction, none if `dx` is that very step."""
         if 0 <= self.freeze_after <= state.round:
             return
         ema = Ema(self.ema_new, self.eps, self.clip_low, self.clip_high)
@@ -96,7 +98,7 @@ class HiSo(Method):
                 if parts[0] is step and len(steps) == 1 and not self.h_moving:
                     ema.update(state.layout, state.buffers["h"], [dx])  # dx is this very direction: nothing to recompute
                     continue
-                used = Warped(z.directions, self.warp(state)) if self.h_moving else z
+                used = Warped(z.directions, self.warp(state), cache_bytes=0) if self.h_moving else z
                 outs = [dx, *(tuple(torch.empty_like(leaf) for leaf in dx) for _ in parts[1:])]
                 roots = [self.direction(part, state.layout, used, out) for part, out in zip(parts, outs, strict=True)]
                 ema.update(state.layout, state.buffers["h"], roots)
@@ -109,7 +111,8 @@ class OracleH(Method):
     """HiSo's step with an H that is given from outside and never learned: what perfect knowledge would buy.
 
     Attributes:
-        h: the diagonal of H, shaped like x (without replicate axes), such as the exact diagonal of the Hessian. Problems that know
+        h: the diagonal of H, shaped like x (without replicate axes), such as the exact diagonal of the Hessian.
+            Problems that know
             theirs provide it.
         eps: added to h: H = h + eps (the paper's Diag(Sigma + eps I)).
     """
@@ -122,7 +125,7 @@ class OracleH(Method):
         require(bool(self.h), "h", "(none)", "the problem must provide an oracle H, and this one has none")
 
     def init(self, x: Point, layout: Layout) -> State:
-        """x and H = h + eps.
+        """X and H = h + eps.
 
         Raises:
             ValueError: h + eps is not positive everywhere.
@@ -136,6 +139,6 @@ class OracleH(Method):
         return state
 
     def warp(self, state: State) -> Warp:
-        """u -> H^{-1/2} u."""
+        """U -> H^{-1/2} u."""
         root = tuple(leaf.rsqrt() for leaf in state.buffers["h"])
         return lambda u: tuple(leaf.mul_(w) for leaf, w in zip(u, root, strict=True))

@@ -1,4 +1,4 @@
-"""Clients that know only the base point and their messages stand where the server stands, bit for bit, and answer as simulated."""
+"""Clients that know only the base point and their messages stand where the server stands bit for bit, and answer as simulated."""
 
 import functools
 import itertools
@@ -69,12 +69,15 @@ def test_a_gap_or_an_old_message_is_refused_and_changes_nothing(first, round_):
     assert bits(client.state) == states[3]
 
 
+@pytest.mark.parametrize("wire", ["float32", "float64"])
 @pytest.mark.parametrize("tau", [1, 3])
 @pytest.mark.parametrize("independent", [False, True], ids=["shared", "independent"])
-@pytest.mark.parametrize(("problem", "name"), [*itertools.product(PROBLEMS, ["decomfl", "hiso", "hiso-a"]), ("quadratic", "hiso-e")])
-def test_clients_that_answer_by_messages_reproduce_the_ledger(problem, name, independent, tau):
+@pytest.mark.parametrize(
+    ("problem", "name"), [*itertools.product(PROBLEMS, ["decomfl", "hiso", "hiso-a"]), ("quadratic", "hiso-e")]
+)
+def test_clients_that_answer_by_messages_reproduce_the_ledger(problem, name, independent, tau, wire):
     problem, method = PROBLEMS[problem](), {"momentum": 0.6}
-    options = dict(local_steps=tau, independent=independent, dropout=0.3, key=2, sampled=4, wire="float64")
+    options = dict(local_steps=tau, independent=independent, dropout=0.3, key=2, sampled=4, wire=wire)
     f = federation(problem, name, method, **options)
     server = federation(problem, name, method, **options)  # for its codec: it takes no round of its own
     clients = [Client(problem, server.method, server.options) for _ in range(problem.clients)]

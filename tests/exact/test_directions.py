@@ -1,5 +1,4 @@
-"""One key, one direction: in every dtype, with any number of threads; another key or another bit of the root, another direction."""
-
+"""One key, one direction, in every dtype and with any number of threads; another key or bit of the root, another direction."""
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hiso_bench.points import Layout
 
 LAYOUT = Layout(((3,), (4, 5)))
 KEY = DirectionKey(4, 1, 2)
-# Values, not bits: vector units may differ in the last place of a normal, which is why the sampler's name holds the CPU's capability.
+# Values, not bits: vector units may differ in the last place of a normal; hence the CPU's capability in the sampler's name.
 GOLDEN = {
     "gaussian": ([0.6784226298332214, -0.09627935290336609, 0.30070456862449646], [0.7738803029060364, -0.3558991551399231]),
     "sphere": ([0.640550971031189, -0.09090474247932434, 0.2839183211326599], [0.7306799292564392, -0.3360317647457123]),
@@ -34,7 +33,10 @@ def test_the_first_values_are_those_of_every_ledger_written_so_far(law):
     found = first.tolist(), second.flatten()[:2].tolist()
     for values, golden in zip(found, GOLDEN[law], strict=True):
         np.testing.assert_allclose(
-            values, golden, rtol=2e-6, err_msg=f"{sampler_name('cpu')} gives other directions: name it anew, old ledgers cannot be replayed"
+            values,
+            golden,
+            rtol=2e-6,
+            err_msg=f"{sampler_name('cpu')} gives other directions: name it anew, old ledgers cannot be replayed",
         )
 
 
@@ -135,7 +137,9 @@ def test_a_bounded_cache_keeps_what_fits_and_gives_the_same_bits(kept):
     assert content(again(DirectionKey(0, 0, 3))) == expected[3]
 
 
-@pytest.mark.parametrize(("options", "message"), [({"law": "cauchy"}, "law 'cauchy'.*gaussian"), ({"cache_bytes": -1}, "cache_bytes -1.*0")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"law": "cauchy"}, "law 'cauchy'.*gaussian"), ({"cache_bytes": -1}, "cache_bytes -1.*0")]
+)
 def test_unknown_laws_and_negative_budgets_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         draw(**options)

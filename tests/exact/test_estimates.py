@@ -22,7 +22,9 @@ def test_two_point_values_are_their_closed_form(difference, mu, replicates):
     clients = [np.full(replicates, c) for c in (1, 4)]
     batches = [problem.batch(client, 3, 0) for client in clients]
     step = torch.full(replicates, mu, dtype=torch.float64) if replicates else mu
-    found = measure(problem.loss, problem.layout, x, directions.draw, WHERE, batches, step, difference, problem.layout.empty(torch.float64))
+    found = measure(
+        problem.loss, problem.layout, x, directions.draw, WHERE, batches, step, difference, problem.layout.empty(torch.float64)
+    )
     s = torch.from_numpy(problem.spectrum)
     for i, linear in enumerate(batches):
         gradient = s * x[0] + linear
@@ -40,7 +42,12 @@ def test_two_point_values_are_their_closed_form(difference, mu, replicates):
 @pytest.mark.parametrize("difference", ["forward", "central"])
 def test_measuring_leaves_the_state_bit_for_bit(problem, independent, tau, difference):
     f = federation(
-        PROBLEMS[problem](), "hiso", {"momentum": 0.5, "difference": difference}, local_steps=tau, independent=independent, cache_bytes=0
+        PROBLEMS[problem](),
+        "hiso",
+        {"momentum": 0.5, "difference": difference},
+        local_steps=tau,
+        independent=independent,
+        cache_bytes=0,
     )
     run(f, 2)
     before = bits(f.state)
@@ -63,5 +70,7 @@ def test_the_forward_passes_counted_are_those_taken(difference, tau, independent
     run(f, 8)
     assert len(taken) == sum(record.forward_passes for record in f.ledger.rounds)
     per_client = tau * {"forward": 4, "central": 6}[difference]
-    assert [record.forward_passes for record in f.ledger.rounds] == [per_client * len(record.answered) for record in f.ledger.rounds]
+    assert [record.forward_passes for record in f.ledger.rounds] == [
+        per_client * len(record.answered) for record in f.ledger.rounds
+    ]
     assert evaluations(difference, 3) * tau == per_client

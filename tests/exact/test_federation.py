@@ -134,7 +134,9 @@ def test_a_scalar_that_is_not_finite_stops_the_run_and_is_named(client, independ
 
 def test_a_scalar_that_overflows_on_the_wire_is_named():
     huge = federation(quadratic(heterogeneity=1e60), "decomfl", sampled=6)
-    with pytest.raises(NonFiniteScalarError, match=r"round 0, client 0, DirectionKey\(round=0, step=0, p=0, client=-1\): .* inf in float32"):
+    with pytest.raises(
+        NonFiniteScalarError, match=r"round 0, client 0, DirectionKey\(round=0, step=0, p=0, client=-1\): .* inf in float32"
+    ):
         huge.round()
     run(federation(quadratic(heterogeneity=1e60), "decomfl", {"lr": 1e-30}, sampled=6, wire="float64"), 1)
 

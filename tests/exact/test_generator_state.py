@@ -15,7 +15,14 @@ def parsed(state):
     raw = state.numpy()
     seed, rest = raw[:8].view("<u8")[0], raw[24 + 8 * 624 :]
     left, seeded = raw[8:16].view("<i4")
-    return int(seed), int(left), int(seeded), int(raw[16:24].view("<u8")[0]), raw[24 : 24 + 8 * 624].view("<u8").tolist(), bool(rest.any())
+    return (
+        int(seed),
+        int(left),
+        int(seeded),
+        int(raw[16:24].view("<u8")[0]),
+        raw[24 : 24 + 8 * 624].view("<u8").tolist(),
+        bool(rest.any()),
+    )
 
 
 def words(key, leaf):

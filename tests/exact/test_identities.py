@@ -27,7 +27,9 @@ def test_hiso_with_h_frozen_at_one_is_decomfl(problem, options):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_h_c_with_the_eps_of_h_d_is_h_d_at_one_local_step(problem):
     assert end(problem, "hiso-c", method={"eps": 0.01}) == end(problem, "hiso-d", method={"eps": 0.01})
-    assert end(problem, "hiso-c", method={"eps": 0.01}, local_steps=2) != end(problem, "hiso-d", method={"eps": 0.01}, local_steps=2)
+    assert end(problem, "hiso-c", method={"eps": 0.01}, local_steps=2) != end(
+        problem, "hiso-d", method={"eps": 0.01}, local_steps=2
+    )
 
 
 @pytest.mark.parametrize("more", [{}, {"h_clients": "mean_of_squares"}, {"h_perturbations": "sequential"}], ids=str)
@@ -35,12 +37,16 @@ def test_h_c_with_the_eps_of_h_d_is_h_d_at_one_local_step(problem):
 def test_first_last_and_each_are_one_rule_at_one_local_step(problem, more):
     first, last, each = (end(problem, "hiso", method={"h_step": step} | more) for step in ("first", "last", "each"))
     assert first == last == each
-    first, last, each = (end(problem, "hiso", method={"h_step": step} | more, local_steps=2)["h"] for step in ("first", "last", "each"))
+    first, last, each = (
+        end(problem, "hiso", method={"h_step": step} | more, local_steps=2)["h"] for step in ("first", "last", "each")
+    )
     assert first != last != each != first
 
 
 def test_one_direction_makes_sequential_and_mean_one_rule():
-    mean, sequential = (end("quadratic", "hiso", method={"perturbations": 1, "h_perturbations": p}) for p in ("mean_then_square", "sequential"))
+    mean, sequential = (
+        end("quadratic", "hiso", method={"perturbations": 1, "h_perturbations": p}) for p in ("mean_then_square", "sequential")
+    )
     assert mean == sequential
 
 

@@ -41,10 +41,11 @@ def test_every_bit_of_the_root_matters(root):
 
 
 def test_the_name_matters_and_cannot_be_mimicked_by_axes():
-    found = [
-        keys.derive(1, "batch"), keys.derive(1, "split"), keys.derive(1, "batch", round=0), keys.derive(1, "batchround"),
-        keys.derive(11, "batch"), keys.derive(1, "batch", round=1), keys.derive(1, "batch", step=1), keys.derive(1, "batch", round=11),
-    ]  # fmt: skip
+    roots_and_names = [(1, "batch"), (1, "split"), (1, "batchround"), (11, "batch")]
+    found = [keys.derive(root, name) for root, name in roots_and_names]
+    found += [
+        keys.derive(1, "batch", **{axis: value}) for axis, value in (("round", 0), ("round", 1), ("step", 1), ("round", 11))
+    ]
     assert len(set(found)) == len(found)
 
 

@@ -68,12 +68,11 @@ def test_the_file_has_the_documented_format(path):
 def test_any_changed_byte_is_refused(path):
     data = bytearray(path.read_bytes())
     for at in range(len(data)):
-        for change in (1 << at % 8, 255):
-            data[at] ^= change
-            path.write_bytes(data)
-            with pytest.raises(LedgerError, match="corrupt at record|is not a hiso_bench ledger"):
-                Ledger.read(path)
-            data[at] ^= change
+        data[at] ^= 1 << at % 8
+        path.write_bytes(data)
+        with pytest.raises(LedgerError, match="corrupt at record|is not a hiso_bench ledger"):
+            Ledger.read(path)
+        data[at] ^= 1 << at % 8
 
 
 def test_a_file_cut_anywhere_loses_its_torn_tail_and_nothing_else(path):
@@ -158,7 +157,9 @@ def test_a_new_ledger_is_locked_and_never_overwrites(path, tmp_path):
         Ledger.open(tmp_path / "new")
 
 
-@pytest.mark.parametrize("data", [b"", b"round,loss\n0,1.0\n", b"hiso-ledger/2\n", bytes(100)], ids=["empty", "csv", "version", "zeros"])
+@pytest.mark.parametrize(
+    "data", [b"", b"round,loss\n0,1.0\n", b"hiso-ledger/2\n", bytes(100)], ids=["empty", "csv", "version", "zeros"]
+)
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path, data):
     path = tmp_path / "file"
     path.write_bytes(data)

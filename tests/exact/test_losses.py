@@ -57,8 +57,18 @@ def test_scalars_of_two_modes_agree_within_8_eps_f_over_mu_and_of_one_mode_exact
 def test_every_client_gets_the_mean_of_its_own_examples(mode):
     loss, batches = cnn(mode), images(3)
     values = loss.each(loss.base_point(), batches)
-    alone = torch.stack([torch.stack([loss(loss.base_point(), (x[None], y[None])) for x, y in zip(*b, strict=True)]).mean() for b in batches])
+    alone = torch.stack(
+        [torch.stack([loss(loss.base_point(), (x[None], y[None])) for x, y in zip(*b, strict=True)]).mean() for b in batches]
+    )
     torch.testing.assert_close(values, alone, rtol=4 * EPS, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["clients", "vmap"])
+def test_batches_of_different_sizes_are_not_evaluated_together(mode):
+    batches = [images(1, count)[0] for count in (3, 5)]  # eight examples would divide evenly between two clients
+    with pytest.raises(ValueError, match=rf"mode '{mode}' needs batches of one size, and there are \[3, 5\]"):
+        cnn(mode).each(cnn(mode).base_point(), batches)
+    assert cnn("loop").each(cnn("loop").base_point(), batches).shape == (2,)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2)])

@@ -27,7 +27,9 @@ def updates(draw):
 
 
 def same(a, b):
-    return a.dtype == b.dtype == torch.float64 and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+    return (
+        a.dtype == b.dtype == torch.float64 and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+    )
 
 
 @given(updates())
@@ -55,7 +57,9 @@ def test_an_uplink_survives_the_wire(case, round_, client):
 @given(WIRES, st.data())
 def test_a_downlink_survives_the_wire(wire, data):
     counts = data.draw(st.lists(st.integers(0, 3), max_size=4))
-    parts = [wire.encode_update(Update(tuple(range(n)), torch.full((n, *wire.row_shape), 0.5, dtype=torch.float64))) for n in counts]
+    parts = [
+        wire.encode_update(Update(tuple(range(n)), torch.full((n, *wire.row_shape), 0.5, dtype=torch.float64))) for n in counts
+    ]
     first = data.draw(st.integers(0, 1000))
     message = wire.encode_downlink(first + len(parts), first, b"".join(parts))
     assert wire.decode_downlink(message) == (first + len(parts), first, parts)
@@ -94,7 +98,9 @@ def test_a_cut_or_extended_message_is_refused(kind, independent):
 
 
 @pytest.mark.parametrize("independent", [False, True], ids=["shared", "independent"])
-@pytest.mark.parametrize(("kind", "at"), [("update", 0), ("update", 1), ("downlink", 8), ("downlink", 9), ("downlink", 0), ("downlink", 4)])
+@pytest.mark.parametrize(
+    ("kind", "at"), [("update", 0), ("update", 1), ("downlink", 8), ("downlink", 9), ("downlink", 0), ("downlink", 4)]
+)
 def test_a_wrong_count_or_round_is_refused(kind, at, independent):
     decode, data = one_of_each(Wire("float32", 2, 3, independent=independent))[kind]
     for bit in range(8):
@@ -114,7 +120,9 @@ def test_rows_of_independent_directions_need_their_clients():
 @pytest.mark.parametrize(("name", "independent"), [("hiso", False), ("hiso-a", False), ("decomfl", True)])
 def test_the_bytes_counted_follow_their_closed_forms(name, independent, tau):
     """Up: 8 + 4 tau P per answer. Down: 8, and per missed round 2 + 4 tau P per row (4 more where the row names its client)."""
-    f = run(federation(quadratic(), name, {"perturbations": 5}, local_steps=tau, independent=independent, dropout=0.4, sampled=2), 30)
+    f = run(
+        federation(quadratic(), name, {"perturbations": 5}, local_steps=tau, independent=independent, dropout=0.4, sampled=2), 30
+    )
     row, last = 4 * tau * 5, [0] * 6
     for r, record in enumerate(f.ledger.rounds):
         rows = [len(update(f, k).scalars) for k in range(r + 1)]

@@ -1,4 +1,4 @@
-"""Whole runs against Algorithm 1 written again in NumPy: every client takes its own local steps, the server averages the end points."""
+"""Runs against Algorithm 1 written again in NumPy: clients take their own local steps, the server averages the end points."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def scalar(problem, x, z, difference, where):
 
 
 def run_by_hand(f, tau, momentum=0.0, weight_decay=0.0, difference="forward", rule=None, h=None):
-    """x after every round as the mean of the clients' end points, and H by `rule(h, steps)`; steps[k] = (scalars (m, P), z (m, P, d))."""
+    """x as the mean of the clients' end points, and H by `rule(h, steps)` with steps[k] = (scalars (m, P), z (m, P, d))."""
     problem, options = f.problem, f.options
     x, m = problem.initial()[0].numpy().copy(), np.zeros(12)
     h = np.ones(12) if h is None else h

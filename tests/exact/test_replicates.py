@@ -56,7 +56,9 @@ def test_each_replicate_has_its_own_clients_directions_and_noise():
     loss = f.round().loss
     for i in range(2):
         for j in range(3):
-            alone = [0.5 * (torch.from_numpy(problem.spectrum) * x * x).sum() + (problem._shift[c] * x).sum() for c in ids[:, i, j]]
+            alone = [
+                0.5 * (torch.from_numpy(problem.spectrum) * x * x).sum() + (problem._shift[c] * x).sum() for c in ids[:, i, j]
+            ]
             torch.testing.assert_close(loss[i, j], torch.stack(alone).mean())
     noisy = problem = quadratic((2, 3), noise=1.0)
     batch = noisy.batch(np.full((2, 3), 1), 0, 0)
@@ -142,7 +144,14 @@ def test_a_resumed_run_knows_which_replicates_are_frozen(tmp_path, records, drop
     def start():
         method = build("hiso", problem, lr=tensor(0.01, 1e200, 0.05))
         options = FederationOptions(sampled=2, dropout=dropout, on_divergence="freeze")
-        return Run(problem, "hiso", method, options, Schedule(rounds=10, evaluate_every=5, snapshot_every=5, fingerprint_every=1), tmp_path)
+        return Run(
+            problem,
+            "hiso",
+            method,
+            options,
+            Schedule(rounds=10, evaluate_every=5, snapshot_every=5, fingerprint_every=1),
+            tmp_path,
+        )
 
     run = start().go()
     run.ledger.close()
@@ -161,5 +170,7 @@ def test_a_resumed_run_knows_which_replicates_are_frozen(tmp_path, records, drop
 
 def test_dropout_of_replicates_needs_a_method_that_sends_the_mean():
     f = federation(quadratic((2,)), "hiso-a", dropout=0.1, sampled=6)
-    with pytest.raises(ValueError, match="dropout with replicates needs directions that are shared and a method that sends the mean"):
+    with pytest.raises(
+        ValueError, match="dropout with replicates needs directions that are shared and a method that sends the mean"
+    ):
         run(f, 3)

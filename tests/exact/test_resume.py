@@ -28,7 +28,14 @@ def start(folder, name, problem=None, **changed):
     kind, method, options, prints = RUNS[name]
     problem = problem or PROBLEMS[kind]()
     schedule = Schedule(rounds=ROUNDS, evaluate_every=3, snapshot_every=3, fingerprint_every=prints)
-    return Run(problem, method, build(method, problem, momentum=0.5), FederationOptions(**options | {"key": 4} | changed), schedule, folder)
+    return Run(
+        problem,
+        method,
+        build(method, problem, momentum=0.5),
+        FederationOptions(**options | {"key": 4} | changed),
+        schedule,
+        folder,
+    )
 
 
 @functools.cache

@@ -1,0 +1,149 @@
+"""The command line as a person uses it: results, resuming, and one-line errors that name the option and what is allowed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiso_bench import catalogue, cli
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run a command line in an empty folder; gives (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        status = cli.main(list(args))
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return run
+
+
+QUADRATIC = ("train", "--problem", "quadratic", "--dimension", "40", "--threads", "1", "--quiet")
+
+
+def test_json_ends_with_one_object_that_agrees_with_the_ledger(command):
+    status, out, _ = command(*QUADRATIC, "--method", "hiso", "--lr", "0.02", "--rounds", "60", "--json")
+    assert status == 0
+    result = json.loads(out)
+    assert set(result) == {
+        "rounds", "loss", "metric", "metric_name", "bytes_up", "bytes_down", "forward_passes", "seconds", "ledger",
+    }  # fmt: skip
+    assert result["rounds"] == 60 and result["forward_passes"] == 60 * 2 * 6
+    assert result["bytes_up"] == 60 * 2 * (8 + 4 * 5)
+    _, shown, _ = command("ledger", "show", result["ledger"], "--json")
+    about = json.loads(shown)
+    assert about["bytes_up"] == result["bytes_up"] and about["evaluation"]["loss"] == result["loss"]
+    status, audited, _ = command("ledger", "audit", result["ledger"], "--json")
+    assert status == 0 and json.loads(audited)["verdict"] == "agrees"
+
+
+def test_the_same_command_resumes_and_a_longer_one_goes_on(command):
+    args = (*QUADRATIC, "--method", "hiso", "--lr", "0.02", "--out", "run", "--json")
+    command(*args, "--rounds", "50")
+    _, out, err = command(*args, "--rounds", "100")
+    assert "resuming" in err and "round 50" in err and json.loads(out)["rounds"] == 100
+    whole = Path("run/run.ledger").read_bytes()
+    status, _, _ = command(*QUADRATIC, "--method", "hiso", "--lr", "0.02", "--out", "other", "--rounds", "100")
+    assert status == 0 and Path("other/run.ledger").read_bytes() == whole
+
+
+def test_the_default_rate_is_the_winner_of_the_recorded_grid(command):
+    _, _, err = command(*QUADRATIC, "--method", "decomfl", "--rounds", "2")
+    rate, told = catalogue.recorded_rate("quadratic", "decomfl", {})
+    assert told in err and f"{rate:.4g}" in told
+
+
+@pytest.mark.parametrize("name", [n for n in catalogue.PROBLEMS if catalogue.PROBLEMS[n].grid == "low_rank_grid"])
+@pytest.mark.parametrize("method", ["decomfl", "hiso", "hiso-e", "hiso-shuffled-leaf", "hiso-oracle"])
+def test_every_method_trains_without_naming_a_rate(command, name, method):
+    status, _, _ = command("train", "--problem", name, "--method", method, "--rounds", "2", "--quiet", "--threads", "1")
+    assert status == 0
+
+
+ERRORS = {
+    "unknown option": ((*QUADRATIC, "--methd", "hiso"), ["--methd", "--method"]),
+    "unknown method": ((*QUADRATIC, "--method", "hsio", "--lr", "1"), ["hsio", "decomfl", "hiso-oracle"]),
+    "unknown problem": (("train", "--problem", "cifar", "--lr", "1"), ["cifar", "quadratic", "mnist"]),
+    "unknown figure": (("figures", "nothing"), ["nothing", "low_rank"]),
+    "unknown experiment": (("results", "nothing"), ["nothing", "fig5_mnist"]),
+    "option of another method": ((*QUADRATIC, "--method", "decomfl", "--lr", "1", "--ema-new", "0.1"), ["ema_new", "mu"]),
+    "option of another problem": (
+        ("train", "--problem", "digits", "--lr", "1", "--dimension", "3"),
+        ["dimension", "alpha"],
+    ),  # fmt: skip
+    "m > M": ((*QUADRATIC, "--lr", "1", "--clients", "3", "--sampled", "4"), ["sampled 4", "clients = 3"]),
+    "P < 1": ((*QUADRATIC, "--lr", "1", "--perturbations", "0"), ["perturbations 0", ">= 1"]),
+    "mu <= 0": ((*QUADRATIC, "--lr", "1", "--mu", "0"), ["mu 0", "> 0"]),
+    "lr < 0": ((*QUADRATIC, "--lr", "-1"), ["lr -1", "> 0"]),
+    "lr is no number": ((*QUADRATIC, "--lr", "fast"), ["lr", "fast"]),
+    "ema_new > 1": ((*QUADRATIC, "--lr", "1", "--ema-new", "1.5"), ["ema_new 1.5", "<= 1"]),
+    "tau < 1": ((*QUADRATIC, "--lr", "1", "--local-steps", "0"), ["local_steps 0", ">= 1"]),
+    "dropout = 1": ((*QUADRATIC, "--lr", "1", "--dropout", "1"), ["dropout 1", "< 1"]),
+    "unknown law": ((*QUADRATIC, "--lr", "1", "--law", "cauchy"), ["cauchy", "rademacher"]),
+    "no oracle": (("train", "--problem", "digits", "--method", "hiso-oracle", "--lr", "1"), ["hiso-oracle", "digits"]),
+    "no such ledger": (("ledger", "show", "nowhere"), ["nowhere", "does not exist"]),
+    "no command": ((), ["train", "figures"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_one_line_that_names_the_option_and_what_is_allowed(command, case):
+    args, words = ERRORS[case]
+    status, out, err = command(*args)
+    lines = [line for line in err.splitlines() if not line.startswith("lr ")]
+    assert status == 2 and not out and len(lines) == 1, err
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_foreign_and_a_corrupt_ledger_are_refused(command):
+    args = (*QUADRATIC, "--lr", "0.02", "--out", "run", "--rounds", "20")
+    command(*args)
+    status, _, err = command(*args[:-4], "--out", "run", "--rounds", "20", "--mu", "0.01")
+    assert status == 2 and "another run" in err and "mu" in err
+    path = Path("run/run.ledger")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    status, _, err = command(*args)
+    assert status == 2 and "corrupt" in err
+    path.write_text("not a ledger")
+    status, _, err = command(*args)
+    assert status == 2 and "not a hiso_bench ledger" in err
+
+
+def test_a_scalar_that_is_not_finite_stops_the_run_and_says_where(command):
+    status, _, err = command(*QUADRATIC, "--method", "decomfl", "--lr", "1e30", "--rounds", "50")
+    assert status == 1
+    assert all(word in err for word in ("round ", "client ", "DirectionKey(", "lower lr"))
+
+
+def test_a_missing_data_folder_is_named(command, monkeypatch):
+    monkeypatch.setenv("HISO_BENCH_DATA", "/no/such/folder")
+    status, _, err = command("train", "--problem", "mnist", "--lr", "1")
+    assert status == 2 and "HISO_BENCH_DATA" in err and "/no/such/folder" in err
+
+
+def test_help_names_every_option_with_a_text(command):
+    _, out, _ = command("train", "--help")
+    for option in ("--lr", "--ema-new", "--dropout", "--local-steps", "--alpha", "--stop-at", "--wire", "--cache-bytes"):
+        assert option in out
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    """A real process, a real signal: the ledger it leaves is resumed to the same bytes."""
+    args = [sys.executable, "-m", "hiso_bench.cli", *QUADRATIC, "--lr", "0.02", "--out", str(tmp_path / "run"), "--rounds"]
+    env = os.environ | {"PYTHONPATH": str(catalogue.ROOT)}
+    process = subprocess.Popen([*args, "1000000"], env=env, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    ledger = tmp_path / "run" / "run.ledger"
+    while not ledger.exists() or ledger.stat().st_size < 20_000:
+        assert process.poll() is None
+    process.send_signal(2)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in told

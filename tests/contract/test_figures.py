@@ -1,0 +1,47 @@
+"""Figures are drawn from results alone, say where the data came from, and are not drawn twice."""
+
+import json
+
+import pytest
+
+from hiso_bench import catalogue, cli, records
+
+
+def test_the_whitening_figure_is_computed_drawn_and_then_up_to_date(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["figures", "whitening", "--out", str(out)]) == 0
+    for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        assert (out / f"whitening.{kind}").read_bytes().startswith(magic)
+    capsys.readouterr()
+    assert cli.main(["figures", "whitening", "--out", str(out)]) == 0
+    assert "up to date" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [n for n, e in catalogue.FIGURES.items() if e.experiment == "fig5_mnist"])
+def test_recorded_figures_are_drawn_from_what_is_committed(name, tmp_path):
+    assert cli.main(["figures", name, "--out", str(tmp_path)]) == 0
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_a_recorded_result_carries_its_provenance():
+    for sidecar in sorted(catalogue.RESULTS.glob("*.json")):
+        about = json.loads(sidecar.read_text())
+        if sidecar.name == "bench.json":
+            continue
+        frame, same = records.read(sidecar.with_suffix(".csv"))
+        assert len(frame) and same == about
+        assert about["config_hash"] == records.config_hash(about["config"])
+
+
+def test_every_winner_of_a_grid_is_interior():
+    for path in sorted(catalogue.RESULTS.glob("*_grid.csv")):
+        grid, _ = records.read(path)
+        full = grid[grid["rounds"] == grid["rounds"].max()]
+        for arm, part in full.groupby("arm"):
+            won = part.loc[part["winner"], "lr"]
+            assert len(won) == 1, (path.name, arm)
+            tried = grid.loc[grid["arm"] == arm, "lr"]
+            assert tried.min() < won.iloc[0] < tried.max(), (path.name, arm)
+            rates = sorted(set(part["lr"]))
+            near = [b / a for a, b in zip(rates, rates[1:], strict=False) if won.iloc[0] in (a, b)]
+            assert max(near) < 1.5, (path.name, arm, near)
