@@ -63,7 +63,8 @@ def replay(
         method: decides the direction, the move and what is learned.
         state: changed in place.
         steps: one per local step, in order; none for a round that nobody answered (only the round counter moves). A
-            replicate whose scalars hold a NaN does not move in this round: that is how an unanswered or diverged replicate is written.
+            replicate whose scalars hold a NaN does not move in this round: that is how an unanswered or diverged
+            replicate is written.
         directions: where u comes from.
         z: the round's warped directions, if the caller has them; their cache saves drawing again.
         buffer: scratch point for the accumulated direction.

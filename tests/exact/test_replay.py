@@ -3,8 +3,9 @@
 import pytest
 
 from hiso_bench import methods
-from hiso_bench.audit import AuditError, audit
+from hiso_bench.audit import audit
 from hiso_bench.directions import Directions
+from hiso_bench.ledger import LedgerError
 from tests.helpers import PROBLEMS, bits, federation, quadratic, run
 
 ROUNDS = 6
@@ -56,7 +57,7 @@ def test_an_audit_names_the_round_whose_replay_differs(monkeypatch):
         return out
 
     monkeypatch.setattr(Directions, "draw", other)
-    with pytest.raises(AuditError, match="after round 4 "):
+    with pytest.raises(LedgerError, match="after round 4 "):
         audit(f.ledger, f.problem, f.method, f.options)
 
 
