@@ -38,7 +38,8 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
         part = part[part["round"] > 0]
         label = "exact expected loss (arms whose H is fixed)" if number == 0 else None
         left.plot(part["round"], part["loss"] / start, lw=1.1, zorder=4, label=label, **theory.line())
-    left.set(xscale="log", yscale="log", xlabel="round (log)", ylabel=r"loss $f(x_r)\,/\,f(x_0)$", title="(a) loss: median and range")
+    left.set(xscale="log", yscale="log", xlabel="round (log)", title="(a) loss: median and range")
+    left.set_ylabel(r"loss $f(x_r)\,/\,f(x_0)$")
     left.set_ylim(runs["loss"].min() / start / 8, 3)  # room for the legend; a blow-up leaves the picture
     left.legend(loc="lower left", fontsize=7)
     _targets(right, runs, arms, start)

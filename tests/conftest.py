@@ -3,11 +3,17 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 torch.set_num_threads(1)
 settings.register_profile(
-    "exact", derandomize=True, deadline=None, database=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+    "exact",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=25,
+    phases=[Phase.explicit, Phase.generate],  # no shrinking: a failure that takes whole runs is told at once
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("exact")
 
