@@ -2,7 +2,7 @@
 
 All sampled clients stand at the same x, so a simulation keeps one state for any number of clients. What each of them
 would receive is still built, counted, decoded and compared with the ledger, and the state moves only through
-`state.replay` of what went over the wire. After its local steps a client reverts to the round's start and replays the
+`replay` of what went over the wire. After its local steps a client reverts to the round's start and replays the
 agreed update when it next takes part.
 """
 
@@ -24,7 +24,8 @@ from hiso_bench.losses import Batch
 from hiso_bench.messages import WIRE_DTYPES, MessageError, Update, Wire, WireDtype
 from hiso_bench.methods.base import Method, Step, require
 from hiso_bench.problems import Problem
-from hiso_bench.state import State, replay
+from hiso_bench.replay import replay
+from hiso_bench.state import State
 
 
 class NonFiniteScalarError(FloatingPointError):

@@ -157,7 +157,7 @@ class Wire:
         return round_, first, updates
 
     def steps(self, round_: int, update: Update) -> list[Step]:
-        """The update as local steps for `state.replay`; an empty list for an empty round."""
+        """The update as local steps for `replay`; an empty list for an empty round."""
         rows = len(update.scalars)
         if not rows:
             return []

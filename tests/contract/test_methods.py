@@ -13,7 +13,7 @@ from hiso_bench.directions import DirectionKey, Warped
 from hiso_bench.federation import FederationOptions
 from hiso_bench.messages import Update
 from hiso_bench.methods import Method
-from hiso_bench.state import replay
+from hiso_bench.replay import replay
 from hiso_bench.training import Run, Schedule, header
 from tests.helpers import PROBLEMS, bits, build, federation, quadratic, run
 
