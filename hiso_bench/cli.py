@@ -32,12 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except (ValueError, OSError) as error:
         return _fail(str(error), 2)
-    except Exception as error:
-        from hiso_bench.datafiles import DataError
-
-        if isinstance(error, DataError):
-            return _fail(str(error), 2)
-        raise
 
 
 def _fail(message: str, status: int) -> int:

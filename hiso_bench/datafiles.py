@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 10.0
 _CHUNK = 1 << 18
 
 
-class DataError(Exception):
+class DataError(OSError):
     """A data file is missing, damaged or unreadable; the message is one line and says what to do."""
 
 
