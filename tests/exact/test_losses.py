@@ -63,6 +63,17 @@ def test_every_client_gets_the_mean_of_its_own_examples(mode):
     torch.testing.assert_close(values, alone, rtol=4 * EPS, atol=0)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_mean_over_examples_is_taken_in_float64(mode):
+    loss, (batch,) = cnn(mode), images(1, 64)
+    x = loss.base_point()
+    with torch.inference_mode():
+        examples = cross_entropy(lambda pictures: loss.outputs(x, pictures), batch)
+    assert examples.dtype == torch.float32
+    assert loss(x, batch).dtype == loss.each(x, [batch, batch]).dtype == torch.float64
+    assert torch.equal(loss(x, batch), examples.double().mean())
+
+
 @pytest.mark.parametrize("mode", ["clients", "vmap"])
 def test_batches_of_different_sizes_are_not_evaluated_together(mode):
     batches = [images(1, count)[0] for count in (3, 5)]  # eight examples would divide evenly between two clients
