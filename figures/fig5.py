@@ -16,6 +16,14 @@ from figures.style import curve, look, plt, provenance
 
 RECORDED = Path(__file__).resolve().parent.parent / "results"
 REPORTED = Path(__file__).resolve().parent.parent / "paper" / "reported" / "hiso_fig5.csv"
+SHORT = {
+    "decomfl": "DeComFL",
+    "decomfl-decay": "DeComFL\ndecaying",
+    "hiso-0.1": "HiSo\n0.1",
+    "hiso": "HiSo\n0.05",
+    "hiso-0.01": "HiSo\n0.01",
+    "hiso-scalar": "HiSo\nmean",
+}
 DATA_NAMES = {
     "digits": "scikit-learn digits (8x8), a scaled-down stand-in for MNIST",
     "mnist": "MNIST, the paper's CNN (28,938 parameters)",
@@ -35,7 +43,7 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     grid = pd.read_csv(RECORDED / f"{experiment}_grid.csv")
     accuracy = runs[runs["metric"] == "accuracy"]
     arms = list(dict.fromkeys(accuracy["arm"]))
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.7), width_ratios=(1.6, 0.75, 1))
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.7), width_ratios=(1.5, 0.95, 1))
     for arm in arms:
         table = accuracy[accuracy["arm"] == arm].pivot(index="key", columns="round", values="value")
         curve(
@@ -84,7 +92,7 @@ def _final(ax: Axes, accuracy: pd.DataFrame, arms: list[str]) -> None:
     for i, arm in enumerate(arms):
         style = look(arm)
         ax.plot(np.full(len(last), i), last[arm], ms=5, color=style.color, marker=style.marker, linestyle="none")
-    ax.set_xticks(range(len(arms)), [look(arm).label for arm in arms], rotation=40, ha="right", fontsize=7)
+    ax.set_xticks(range(len(arms)), [SHORT[arm] for arm in arms], fontsize=7)
     ax.set(title=f"(b) at round {accuracy['round'].max()}, joined by key", ylabel="test accuracy")
 
 
@@ -99,6 +107,6 @@ def _grid(ax: Axes, grid: pd.DataFrame, arms: list[str]) -> None:
     ax.set(
         xscale="log",
         xlabel=r"learning rate $\eta$",
-        ylabel="validation accuracy, last fifth of the rounds",
-        title="(c) tuning keys: rates run to the end",
+        ylabel="validation accuracy",
+        title="(c) tuning keys: mean of the last fifth of the rounds",
     )

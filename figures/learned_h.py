@@ -74,7 +74,7 @@ def _entries(ax: Axes, entries: pd.DataFrame) -> None:
         title="as printed in the paper: value against index (first key)",
         yscale="log",
     )
-    ax.legend(fontsize=7, markerscale=5)
+    ax.legend(fontsize=7, markerscale=5, loc="upper right", ncols=3, frameon=True, framealpha=0.9)
 
 
 def _spread(ax: Axes, summary: pd.DataFrame) -> None:

@@ -67,7 +67,8 @@ def _targets(ax: Axes, runs: pd.DataFrame, arms: list[str], start: float) -> Non
                 ax.plot(np.median(hit), y, ms=5, color=style.color, marker=style.marker, linestyle="none")
             else:
                 ax.annotate("not reached", (part["round"].max(), y), color=style.color, fontsize=6, ha="right", va="center")
-    ax.set(xscale="log", xlabel="rounds", title="(b) rounds until the loss is below a share of its start")
+    ax.set(xscale="log", xlabel="rounds (median and range)", title="(b) rounds until the loss is below a share of its start")
+    ax.set_xlim(right=1.1 * runs["round"].max())
     ax.set_yticks(range(len(TARGETS)), [f"{target:g}" for target in TARGETS])
     ax.set_ylabel(r"share of $f(x_0)$")
     ax.invert_yaxis()
