@@ -20,9 +20,6 @@ from tqdm import tqdm
 
 from hiso_bench import records
 
-SURVIVORS = 5
-"""Rates per arm that go on after a quarter of the budget."""
-
 
 MAX_GROWTHS = 4
 REFINED_RATIO = 1.4
@@ -94,6 +91,7 @@ def choose_rates(
     rounds: int,
     start: float,
     octaves: int = 11,
+    survivors: int = 5,
     refine: bool = True,
 ) -> pd.DataFrame:
     """Choose each arm's learning rate by the rule above.
@@ -105,6 +103,7 @@ def choose_rates(
         rounds: the budget R.
         start: the smallest rate of the grid.
         octaves: the number of rates of the first grid; 11 spans three decades.
+        survivors: rates per arm that go on after a quarter of the budget; the neighbours of a winner always do.
         refine: add the two rates around each winner.
 
     Returns:
@@ -127,7 +126,7 @@ def choose_rates(
     for _ in range(MAX_GROWTHS + 1):
         grid = [start * 2.0**i for i in range(low, high + 1)]
         score([(arm, lr) for arm in arms for lr in grid], short)
-        alive = {arm.name: set(best(arm, grid, short)[:SURVIVORS]) for arm in arms}
+        alive = {arm.name: set(best(arm, grid, short)[:survivors]) for arm in arms}
         while True:  # the winner must have both neighbours run to the end
             score([(arm, lr) for arm in arms for lr in sorted(alive[arm.name])], rounds)
             winners = {arm.name: best(arm, sorted(alive[arm.name]), rounds)[0] for arm in arms}
