@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from hiso_bench import records
 
-
 MAX_GROWTHS = 4
 REFINED_RATIO = 1.4
 
