@@ -3,6 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
+import tyro
 from hypothesis import HealthCheck, Phase, settings
 
 torch.set_num_threads(1)
@@ -16,6 +17,23 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("exact")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tyro_puts_back_what_it_draws():
+    """Where tyro sees pytest, its parser checks its cache at times that it draws from the global generator."""
+    parse = tyro.extras.subcommand_cli_from_dict
+
+    def restoring(*args, **options):
+        state = random.getstate()
+        try:
+            return parse(*args, **options)
+        finally:
+            random.setstate(state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tyro.extras, "subcommand_cli_from_dict", restoring)
+        yield
 
 
 def global_states():
