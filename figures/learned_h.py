@@ -33,7 +33,7 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     grid = fig.add_gridspec(2, 3, width_ratios=(1, 1, 1))
     top = [fig.add_subplot(grid[0, i]) for i in range(3)]
     for ax, arm in zip(top, ARMS, strict=True):
-        _histogram(ax, entries[entries["arm"] == arm], arm)
+        _histogram(ax, entries[entries["arm"] == arm], summary, arm)
     top[0].set_ylabel("share of entries per bin")
     _entries(fig.add_subplot(grid[1, :2]), entries)
     _spread(fig.add_subplot(grid[1, 2]), summary)
@@ -46,7 +46,10 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     return fig
 
 
-def _histogram(ax: Axes, entries: pd.DataFrame, arm: str) -> None:
+def _histogram(ax: Axes, entries: pd.DataFrame, summary: pd.DataFrame, arm: str) -> None:
+    """A histogram of the entries kept for pictures (first key); the spreads in the title are those of all entries."""
+    first = summary[(summary["arm"] == arm) & (summary["key"] == entries["key"].iloc[0]) & (summary["statistic"] == "std_log")]
+    spread = dict(first[["of", "value"]].itertuples(index=False))
     style = look(arm)
     values = {of: part["value"].to_numpy() for of, part in entries.groupby("of")}
     logs = {of: np.log(v / np.exp(np.log(v).mean())) for of, v in values.items()}
@@ -59,7 +62,7 @@ def _histogram(ax: Axes, entries: pd.DataFrame, arm: str) -> None:
     )
     ax.set(
         xlabel="log (entry / geometric mean)",
-        title=f"{style.label}: spread {logs['h'].std():.3f}, null {logs['h_null'].std():.3f}",
+        title=f"{style.label}: spread {spread['h']:.3f}, null {spread['h_null']:.3f}",
     )
     ax.legend(fontsize=7)
 

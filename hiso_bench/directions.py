@@ -1,8 +1,9 @@
 """Key -> direction: Gaussian, sphere of radius sqrt(d), or Rademacher, drawn leaf by leaf.
 
 `Directions.draw` is a pure function of (root key, direction key, layout, law): float32 values, cast to the point's
-dtype, so one key means one direction in every precision. `Warped` turns u into z = H^{-1/2} u for the length of one
-round and may keep z in a cache that is bounded in bytes; a budget of 0 regenerates z at every use, with the same bits.
+dtype, so one key means one direction in every precision (on the sphere: up to a rounding of its norm). `Warped` turns u
+into z = H^{-1/2} u for the length of one round and may keep z in a cache that is bounded in bytes; a budget of 0
+regenerates z at every use, with the same bits.
 
 torch's CPU generator (MT19937) keeps only the low 32 bits of `manual_seed`, so seeds that differ in their high bits
 collide. Its full 624-word state is therefore filled from SHAKE-128 of (key, leaf).

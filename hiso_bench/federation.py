@@ -21,7 +21,7 @@ from hiso_bench.differences import Measurement, evaluations
 from hiso_bench.directions import DEFAULT_CACHE_BYTES, LAWS, SHARED, DirectionKey, Directions, Law, Warped
 from hiso_bench.ledger import Ledger, LedgerError, Round
 from hiso_bench.losses import Batch
-from hiso_bench.messages import WIRE_DTYPES, MessageError, Update, Wire, WireDtype
+from hiso_bench.messages import MAX_ROWS, WIRE_DTYPES, MessageError, Update, Wire, WireDtype
 from hiso_bench.methods.base import Method, Step, require
 from hiso_bench.problems import Problem
 from hiso_bench.replay import replay
@@ -62,7 +62,7 @@ class FederationOptions:
     on_divergence: str = "stop"
 
     def __post_init__(self) -> None:
-        require(self.sampled >= 1, "sampled", self.sampled, ">= 1")
+        require(1 <= self.sampled <= MAX_ROWS, "sampled", self.sampled, f">= 1 and <= {MAX_ROWS}")
         require(self.local_steps >= 1, "local_steps", self.local_steps, ">= 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
         require(self.law in LAWS, "law", self.law, ", ".join(LAWS))
@@ -188,7 +188,11 @@ class Federation:
             for position, slot in enumerate(slots):
                 message = self.wire.encode_uplink(r, answered[position], measured[position])
                 up += len(message)
-                row = self.wire.decode_uplink(message)[2]
+                round_, client, row = self.wire.decode_uplink(message)
+                if (round_, client) != (r, answered[position]):
+                    raise MessageError(
+                        f"an uplink of round {round_}, client {client} where round {r}, {answered[position]} is due"
+                    )
                 self._check_finite(r, answered[position], row, stays[slot])
                 rows.append(torch.where(torch.as_tensor(stays[slot]), row, torch.nan))
                 losses.append(torch.where(torch.as_tensor(stays[slot]), loss[position], torch.nan))

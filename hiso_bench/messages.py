@@ -26,6 +26,7 @@ WIRE_DTYPES: tuple[str, ...] = get_args(WireDtype)
 _UPLINK = struct.Struct("<II")
 _DOWNLINK = struct.Struct("<II")
 _ROWS = struct.Struct("<H")
+MAX_ROWS = 2**16 - 1
 _CLIENT = struct.Struct("<I")
 
 

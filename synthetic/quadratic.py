@@ -90,7 +90,7 @@ class Quadratic:
         )  # fmt: skip
         self.clients, self.noise, self.key = clients, noise, key
         self.spectrum = spectrum(spectrum_family, dimension, parameter, key)
-        self.layout = Layout(((dimension,),), replicates)
+        self.layout = Layout(((dimension,),), tuple(replicates))
         self.loss = QuadraticLoss(torch.from_numpy(self.spectrum))
         self._shift = None
         if heterogeneity:

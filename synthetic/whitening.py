@@ -45,9 +45,7 @@ class Window(NamedTuple):
     trace: tuple[float, float] = (3000.0, 3800.0)
 
 
-def simulate(
-    seed: int, draws: int = 20_000, d: int = 200, window: Window | None = None
-) -> dict[str, pd.DataFrame]:
+def simulate(seed: int, draws: int = 20_000, d: int = 200, window: Window | None = None) -> dict[str, pd.DataFrame]:
     """Draw the spectra and tabulate them.
 
     Args:
@@ -80,9 +78,9 @@ def simulate(
     main, sweep = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
     normals = main.standard_normal((draws, d))
     measured = {name: quantities(np.exp(std * normals)) for name, std in READINGS.items()}
-    values = pd.concat(
-        [table.assign(reading=name, draw=np.arange(draws)) for name, table in measured.items()]
-    ).melt(id_vars=["reading", "draw"], var_name="quantity", value_name="value")
+    values = pd.concat([table.assign(reading=name, draw=np.arange(draws)) for name, table in measured.items()]).melt(
+        id_vars=["reading", "draw"], var_name="quantity", value_name="value"
+    )
     return {
         "whitening_histogram": _histogram(values),
         "whitening_quantiles": _quantiles(values),
@@ -181,10 +179,7 @@ def _example(normals: NDArray, measured: dict[str, pd.DataFrame], window: Window
     d = normals.shape[1]
     rows = []
     for reading, table in measured.items():
-        distance = (
-            np.log(table["Ld"] / d / np.mean(window.L)) ** 2
-            + np.log(table["Lkappa"] / np.mean(window.trace)) ** 2
-        )
+        distance = np.log(table["Ld"] / d / np.mean(window.L)) ** 2 + np.log(table["Lkappa"] / np.mean(window.trace)) ** 2
         draw = int(distance.idxmin())
         eigenvalues = np.sort(np.exp(READINGS[reading] * normals[draw]))
         rows.append(

@@ -1,3 +1,4 @@
+import importlib
 import random
 
 import numpy as np
@@ -21,7 +22,8 @@ settings.load_profile("exact")
 
 @pytest.fixture(autouse=True, scope="session")
 def tyro_puts_back_what_it_draws():
-    """Where tyro sees pytest, its parser checks its cache at times that it draws from the global generator."""
+    """Where tyro sees pytest, its parser checks its cache at times that it draws from the global generator; rich draws once."""
+    importlib.import_module("rich.style")
     parse = tyro.extras.subcommand_cli_from_dict
 
     def restoring(*args, **options):

@@ -55,10 +55,7 @@ class _IdxSet:
 
     def files(self) -> list[tuple[str, str, list[str]]]:
         """(relative name, SHA-256, addresses) of each file, in the order of ``sha256``."""
-        return [
-            (f"{self.folder}/{file}", sha, [mirror + file for mirror in self.mirrors])
-            for file, sha in self.sha256.items()
-        ]
+        return [(f"{self.folder}/{file}", sha, [mirror + file for mirror in self.mirrors]) for file, sha in self.sha256.items()]
 
 
 # Files in the order train images, train labels, test images, test labels.
@@ -219,9 +216,7 @@ def _digits() -> ImageData:
         test[np.flatnonzero(y == label)[2::5]] = True
     train_x = x[~test]
     source = "digits (scikit-learn load_digits, real 8x8 handwritten digits), fixed stratified 80/20 split"
-    return _image_data(
-        "digits", source, (train_x, y[~test]), (x[test], y[test]), float(train_x.mean()), float(train_x.std())
-    )
+    return _image_data("digits", source, (train_x, y[~test]), (x[test], y[test]), float(train_x.mean()), float(train_x.std()))
 
 
 def _image_data(

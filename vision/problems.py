@@ -83,6 +83,7 @@ class ImageProblem:
         )
         rng = keys.rng(keys.derive(key, "split"))
         self._owned = iid(len(train), clients, rng) if split == "iid" else dirichlet(self._y.numpy(), clients, alpha, rng)
+        # 32 bits of a hashed key are enough here: one draw per run, and no key is near another.
         generator = torch.Generator().manual_seed(keys.derive(key, "init") % 2**32)
         self.loss = ImageLoss(models.build(DEFAULT_MODEL[dataset], generator), cross_entropy, mode)
         self.layout = layout_of(self.loss)

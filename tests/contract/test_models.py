@@ -56,8 +56,7 @@ def test_initial_values_are_bitwise_those_of_the_ordinary_constructors(name, fir
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         layers = [
-            make(*sizes, dtype=torch.float32)
-            for make, sizes in ((nn.Conv2d, first), (nn.Conv2d, second), (nn.Linear, linear))
+            make(*sizes, dtype=torch.float32) for make, sizes in ((nn.Conv2d, first), (nn.Conv2d, second), (nn.Linear, linear))
         ]
     assert torch.equal(parameters(build(name, generator(11))), parameters(nn.Sequential(*layers)))
 

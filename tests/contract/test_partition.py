@@ -125,28 +125,20 @@ def test_expected_counts_are_exactly_the_drawn_proportions():
     # The cuts before the offset are at 1.7, 5.1 and 10.2, so ten equally spaced offsets give the exact mean
     # over all of [0, 1). No client is empty, so nothing is moved.
     proportions = np.array([0.1, 0.2, 0.3, 0.4])
-    splits = [
-        dirichlet(np.zeros(17, int), 4, 1.0, Planned(proportions, (k + 0.5) / 10), minimum=1)
-        for k in range(10)
-    ]
+    splits = [dirichlet(np.zeros(17, int), 4, 1.0, Planned(proportions, (k + 0.5) / 10), minimum=1) for k in range(10)]
     mean = np.mean([[len(part) for part in parts] for parts in splits], axis=0)
     assert np.allclose(mean, 17 * proportions, rtol=0, atol=1e-12)
 
 
 def test_among_equally_large_clients_chance_names_the_donor():
-    splits = [
-        dirichlet(np.zeros(12, int), 3, 1.0, Planned([0.5, 0.5, 0.0], seed=seed), minimum=1)
-        for seed in range(20)
-    ]
+    splits = [dirichlet(np.zeros(12, int), 3, 1.0, Planned([0.5, 0.5, 0.0], seed=seed), minimum=1) for seed in range(20)]
     assert {tuple(len(part) for part in parts) for parts in splits} == {(5, 6, 1), (6, 5, 1)}
 
 
 def test_the_minimum_is_filled_from_the_largest_and_changes_nothing_else():
     # Every client of the plain split holds at least one example, so nothing is moved in it.
     proportions = 0.85 ** np.arange(30) / (0.85 ** np.arange(30)).sum()
-    plain, filled = (
-        dirichlet(np.zeros(1000, int), 30, 1.0, Planned(proportions), minimum) for minimum in (1, 12)
-    )
+    plain, filled = (dirichlet(np.zeros(1000, int), 30, 1.0, Planned(proportions), minimum) for minimum in (1, 12))
     before, after = (np.array([len(part) for part in parts]) for parts in (plain, filled))
     poor, donors = before < 12, after < before
     assert poor.any()

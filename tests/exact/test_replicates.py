@@ -1,5 +1,7 @@
 """Replicates are independent runs: nothing of one reaches another, and one that diverges is frozen, marked and left behind."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from hiso_bench.audit import audit
 from hiso_bench.federation import FederationOptions, NonFiniteScalarError, participants
 from hiso_bench.training import LEDGER_NAME, Run, Schedule
+from synthetic.quadratic import Quadratic
 from tests.helpers import TinyNet, bits, build, federation, quadratic, run, update
 
 METHODS = ["decomfl", "hiso", "hiso-a", "hiso-e", "hiso-f", "hiso-scalar", "hiso-shuffled", "hiso-oracle"]
@@ -64,6 +67,14 @@ def test_each_replicate_has_its_own_clients_directions_and_noise():
     batch = noisy.batch(np.full((2, 3), 1), 0, 0)
     assert len({row.numpy().tobytes() for row in batch.reshape(6, 12)}) == 6
     assert len({leaf.numpy().tobytes() for leaf in f.state.x[0].reshape(6, 12)}) == 6
+
+
+@pytest.mark.parametrize("replicates", [(), (2, 3)])
+def test_a_quadratic_is_built_again_from_its_description(replicates):
+    problem = quadratic(replicates, spectrum_family="lognormal", key=2**63)
+    again = Quadratic(clients=problem.clients, **json.loads(json.dumps(problem.describe())))
+    first, second = (bits(run(federation(p, "hiso"), 2).state) for p in (problem, again))
+    assert first == second
 
 
 @pytest.mark.parametrize("tau", [1, 2])

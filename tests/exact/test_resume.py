@@ -144,7 +144,7 @@ def test_every_fingerprint_is_compared_on_the_way_to_the_end(tmp_path, monkeypat
         ({"problem": quadratic(noise=0.1)}, "problem.noise is 0.05 there and 0.1 here"),
         ({"problem": quadratic(dimension=13)}, "base_fingerprint"),
     ],
-    ids=str,
+    ids=["key", "dropout", "wire", "noise", "dimension"],
 )
 def test_a_ledger_of_another_run_is_refused_and_the_option_named(tmp_path, changed, message):
     start(tmp_path, "dropout").go().ledger.close()
