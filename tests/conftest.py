@@ -1,4 +1,4 @@
-import importlib
+import importlib.util
 import random
 
 import numpy as np
@@ -23,7 +23,8 @@ settings.load_profile("exact")
 @pytest.fixture(autouse=True, scope="session")
 def tyro_puts_back_what_it_draws():
     """Where tyro sees pytest, its parser checks its cache at times that it draws from the global generator; rich draws once."""
-    importlib.import_module("rich.style")
+    if importlib.util.find_spec("rich"):  # comes with an extra
+        importlib.import_module("rich.style")
     parse = tyro.extras.subcommand_cli_from_dict
 
     def restoring(*args, **options):
