@@ -39,8 +39,8 @@ lint: $(INSTALLED)-dev ## Check style (ruff) and types (pyright)
 	@echo "lint      pyright"
 	@$(BIN)/pyright
 
-bench: $(INSTALLED)-llm ## Measure the cost of a round; PEER=path adds a checkout of the official code
-	@$(BIN)/python -m benchmarks.round $(if $(PEER),--peer '$(PEER)')
+bench: $(INSTALLED)-llm ## Measure the cost of a round; PEER=path adds a checkout of the official code, CASE=a only some
+	@$(BIN)/python -m benchmarks.round $(if $(PEER),--peer '$(PEER)') $(if $(CASE),--case '$(CASE)')
 
 results: $(INSTALLED)-core ## Recompute recorded results; PROFILE=quick|standard|paper, DRY_RUN=1 prints the plan
 	@$(BIN)/hiso-bench results --profile $(PROFILE) $(if $(filter 1,$(DRY_RUN)),--dry-run)

@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -126,7 +125,9 @@ def _memory(case: Case, subject: str, peer: Path | None) -> None:
         run = round_of(case, subject == "cached")
     for _ in range(3):
         run()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Not ru_maxrss: a child process inherits that of its parent.
+    (peak,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    print(int(peak.split()[1]) / 1024)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -158,6 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", type=Path, help="a checkout of the official DeComFL code")
     parser.add_argument("--pairs", type=int, default=15, help="interleaved pairs per case (15 or more for a result)")
+    parser.add_argument(
+        "--case", default="", help="time the cases whose names begin so, and keep the other rows of results/bench.json"
+    )
     parser.add_argument("--memory", nargs=2, metavar=("CASE", "SUBJECT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
@@ -165,12 +169,17 @@ def main() -> None:
     if options.pairs < 1:
         parser.error(f"--pairs {options.pairs} is out of range; allowed: >= 1")
     every = torch.get_num_threads()
-    plan = [(case, threads) for threads in dict.fromkeys((every, 1)) for case in CASES]
+    whole = [(case, threads) for threads in dict.fromkeys((every, 1)) for case in CASES]
+    plan = [(case, threads) for case, threads in whole if case.name.startswith(options.case)]
+    if not plan:
+        parser.error(f"--case {options.case} is unknown; allowed: the beginning of {', '.join(case.name for case in CASES)}")
     # The peer is slow on the larger model: there it is timed for the smaller m, and everywhere with all threads only.
     timed = [(case, threads) for case, threads in plan if threads == every and (case.model == "cnn" or case.sampled == 2)]
     peers = {cell: options.peer for cell in timed}
     steps = sum((options.pairs + 1) * (4 if peers.get(cell) else 3) for cell in plan)
-    rows: list[dict[str, Any]] = []
+    target = HERE.parent / "results" / "bench.json"
+    rows: list[dict[str, Any]] = json.loads(target.read_text()) if options.case else []
+    rows = [row for row in rows if not row["case"].startswith(options.case)]
     with tqdm(total=steps, unit="timing", dynamic_ncols=True) as bar:
         for case, threads in plan:
             bar.set_description(f"{case.name}, {threads} thread(s)")
@@ -182,7 +191,9 @@ def main() -> None:
             for row in rows:
                 if row["case"] == case.name and row["cache"] == cache:
                     row |= {"peak_mib": peak, "peer_peak_mib": peer_peak}
-    records.write_bytes(HERE.parent / "results" / "bench.json", (json.dumps(rows, indent=1) + "\n").encode())
+    order = [(case.name, threads) for case, threads in whole]
+    rows.sort(key=lambda row: (order.index((row["case"], row["threads"])), not row["cache"]))
+    records.write_bytes(target, (json.dumps(rows, indent=1) + "\n").encode())
     readme = HERE / "README.md"
     text = readme.read_text()
     start, end = "<!-- table -->\n", "<!-- end of table -->"

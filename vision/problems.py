@@ -30,7 +30,8 @@ class ImageLoss(ModuleLoss):
     def outputs(self, x: Point, *args: Any, **kwargs: Any) -> Any:
         """The network's output; `vmap` knows no memory formats and keeps the default one."""
         if self.mode != "vmap":
-            x = tuple(w.contiguous(memory_format=torch.channels_last) if w.ndim == 4 else w for w in x)
+            # `.to`, not `.contiguous`: a kernel of one input channel counts as contiguous in both formats and would not change.
+            x = tuple(w.to(memory_format=torch.channels_last) if w.ndim == 4 else w for w in x)
         return super().outputs(x, *args, **kwargs)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SCRIPT = """
-import json, resource, sys
+import json, sys
 import numpy as np, torch
 from torch import nn
 from hiso_bench import keys, methods
@@ -37,7 +37,9 @@ method = methods.build("hiso", lr=1e-9, perturbations=directions)
 f = Federation(Problem(clients), method, FederationOptions(sampled=sampled, local_steps=2, cache_bytes=0))
 for _ in range(2):
     f.round()
-print(json.dumps([f.problem.layout.dimension, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+# Not ru_maxrss: a child process inherits that of its parent, which would hide what it needs itself.
+(peak,) = [line for line in open("/proc/self/status").read().splitlines() if line.startswith("VmHWM")]
+print(json.dumps([f.problem.layout.dimension, 1024 * int(peak.split()[1])]))
 """
 
 
