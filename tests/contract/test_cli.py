@@ -1,7 +1,9 @@
 """The command line as a person uses it: results, resuming, and one-line errors that name the option and what is allowed."""
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -140,10 +142,11 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     """A real process, a real signal: the ledger it leaves is resumed to the same bytes."""
     args = [sys.executable, "-m", "hiso_bench.cli", *QUADRATIC, "--lr", "0.02", "--out", str(tmp_path / "run"), "--rounds"]
     env = os.environ | {"PYTHONPATH": str(catalogue.ROOT)}
-    process = subprocess.Popen([*args, "1000000"], env=env, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell has it ignored
+    process = subprocess.Popen([*args, "1000000"], env=env, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed)
     ledger = tmp_path / "run" / "run.ledger"
     while not ledger.exists() or ledger.stat().st_size < 20_000:
         assert process.poll() is None
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in told
