@@ -13,6 +13,7 @@ They are equal in exact arithmetic; in floating point a scalar of one mode diffe
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -32,14 +33,14 @@ class NondeterministicLossError(ValueError):
     """The loss gives two values at one point: differences of it would be noise."""
 
 
-class Loss:
+class Loss(ABC):
     """A loss f(x; batch). Subclasses implement `__call__`; `each` may be overridden where clients can share work."""
 
     mode: str = "loop"
 
+    @abstractmethod
     def __call__(self, x: Point, batch: Batch) -> Tensor:
         """Return f(x; batch): float64, of the replicate shape."""
-        raise NotImplementedError
 
     def each(self, x: Point, batches: Sequence[Batch]) -> Tensor:
         """Return f at one point for several clients' batches: float64, shape (len(batches), *replicate_shape)."""
