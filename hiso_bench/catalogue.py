@@ -1,4 +1,4 @@
-"""Names -> problems, experiments and figures of the checkout, loaded lazily; and the recorded learning rates.
+"""Names -> problems, experiments, figures and claims of the checkout, loaded lazily; and the recorded learning rates.
 
 The installed package holds the library alone; the tracks (`synthetic`, `vision`, ...) are folders of the checkout. This
 module and `cli.py` are the one place where the library meets them.
@@ -15,6 +15,7 @@ from typing import Any
 
 import hiso_bench
 from hiso_bench import methods, records
+from hiso_bench.claims import Check, Claim, load_checks, read_claims
 from hiso_bench.methods.base import Method
 from hiso_bench.problems import Problem
 
@@ -130,6 +131,26 @@ def method(name: str, options: Mapping[str, Any], at: Problem) -> Method:
             raise ValueError(f"method {name} needs the exact diagonal of the Hessian; problem {at.name} does not know its own")
         given["h"] = at.oracle_h()  # type: ignore[attr-defined]
     return methods.build(name, given)
+
+
+def claims() -> dict[str, Claim]:
+    """The claims of the checkout, by id, in the order of claims.toml.
+
+    Raises:
+        CheckoutError: there is no checkout.
+        ValueError: claims.toml is not in order.
+    """
+    return {claim.id: claim for claim in read_claims(Path(load("claims").__path__[0]) / "claims.toml")}
+
+
+def checks() -> dict[str, Check]:
+    """The checks of the checkout's claims, by id.
+
+    Raises:
+        CheckoutError: there is no checkout.
+    """
+    load("claims")
+    return load_checks()
 
 
 def recorded_rate(problem_name: str, method_name: str, options: Mapping[str, Any]) -> tuple[float, str]:

@@ -1,4 +1,7 @@
-"""The command line: `hiso-bench train | figures | results | ledger`. Options are generated from the classes they configure."""
+"""The command line: `hiso-bench train | figures | results | verify | ledger`.
+
+Options are generated from the classes they configure.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +47,13 @@ def _fail(message: str, status: int) -> int:
 def _dispatch(args: list[str]) -> int:
     import tyro
 
-    from hiso_bench.commands import figures, ledger, results, train
+    from hiso_bench.commands import figures, ledger, results, train, verify
 
     parsers = {
         "train": train.options() if args[:1] == ["train"] else train.Train,  # the full options load every track
         "figures": figures.Figures,
         "results": results.Results,
+        "verify": verify.Verify,
         "ledger": ledger.LedgerCommand,
     }
     given = _given(args, parsers)
