@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help figures gallery test lint verify bench results clean
+.PHONY: help figures gallery test lint verify mutants bench results clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: $(INSTALLED)-dev ## Check style (ruff) and types (pyright)
 
 verify: $(INSTALLED)-core ## Decide every claim: results/claims.json and a table; fails if a verdict differs from its pin
 	@$(BIN)/hiso-bench verify
+
+mutants: $(INSTALLED)-dev ## Plant bugs, one at a time: every one must be caught, and sound code must raise no alarm
+	@$(BIN)/python -m tests.mutants.run
 
 bench: $(INSTALLED)-llm ## Measure the cost of a round; PEER=path adds a checkout of the official code, CASE=a only some
 	@$(BIN)/python -m benchmarks.round $(if $(PEER),--peer '$(PEER)') $(if $(CASE),--case '$(CASE)')

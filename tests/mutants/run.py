@@ -1,0 +1,172 @@
+"""`make mutants`: every planted bug must be caught, and the code without one must raise no alarm.
+
+Each bug is installed in a fresh process before anything of the project is imported, then meets the fast tests, which stop
+at the first failure. What survives them meets the claims. The sampling tests are then run on the unmutated code with
+fresh keys. Writes results/mutants.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+# Forked children start with what takes long to import, and with nothing of the project.
+import pandas  # noqa: F401
+import pytest
+import scipy.stats  # noqa: F401
+import torch
+from tqdm import tqdm
+
+from tests.mutants.mutant import Mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+TIERS = ("exact/test_*.py", "expectation/test_*.py", "sampling/test_*.py", "contract/test_methods.py")
+FILES = ("estimator", "protocol", "theory", "blind")
+KEYS = 200
+FIRST_FRESH_KEY = 10_000
+LIMIT_SECONDS = 240
+
+
+def mutants() -> list[Mutant]:
+    """All planted bugs, in order."""
+    found = [m for file in FILES for m in importlib.import_module(f"tests.mutants.{file}").MUTANTS]
+    names = [m.name for m in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two mutants are called {next(name for name in names if names.count(name) > 1)!r}")
+    return found
+
+
+def test_files(module: str) -> list[str]:
+    """The fast test files, those that name the bug's module first: it is most likely to be caught there."""
+    found = [path for tier in TIERS for path in sorted((ROOT / "tests").glob(tier))]
+    # `from hiso_bench.theory import bounds` names hiso_bench.theory.bounds as well.
+    parent, _, leaf = module.rpartition(".")
+    texts = {path: path.read_text() for path in found}
+    named = {path: text.count(module) + text.count(f"from {parent} import {leaf}") for path, text in texts.items()}
+    return [str(path.relative_to(ROOT)) for path in sorted(found, key=lambda path: named[path] == 0)]
+
+
+class _First:
+    """A pytest plugin that remembers the first test that failed."""
+
+    def __init__(self) -> None:
+        self.test, self.why = "", ""
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and not self.test:
+            self._keep(report.nodeid, report)
+
+    def pytest_collectreport(self, report):
+        if report.failed and not self.test:
+            self._keep(f"collection of {report.nodeid}", report)
+
+    def _keep(self, test, report):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        self.test, self.why = test, (crash.message if crash else str(report.longrepr)).splitlines()[0][:160]
+
+
+def meet(mutant: Mutant | None) -> dict:
+    """Run the fast tests, and if they all pass the claims, with a bug installed; call it in a process of its own."""
+    started = time.perf_counter()
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.alarm(LIMIT_SECONDS)
+    caught_by, why = "", ""
+    with contextlib.ExitStack() as stack, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        if mutant:
+            stack.enter_context(mutant.install())
+        first = _First()
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(ROOT)]
+        try:
+            status = pytest.main([*options, *test_files(mutant.module if mutant else "")], plugins=[first])
+            caught_by, why = first.test, first.why
+            if status != 0 and not caught_by:
+                caught_by = f"pytest stopped with status {int(status)}"
+            if not caught_by and mutant:
+                caught_by, why = _first_claim()
+        except TimeoutError:
+            caught_by, why = f"did not end within {LIMIT_SECONDS} s", ""
+    signal.alarm(0)
+    about = {"name": mutant.name, "module": mutant.module, "what": mutant.what} if mutant else {}
+    return about | {"caught_by": caught_by, "why": why, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _first_claim() -> tuple[str, str]:
+    """The first claim whose verdict is not the pinned one."""
+    from hiso_bench import catalogue, claims
+
+    for id_, claim in catalogue.claims().items():
+        found = claims.decide(claim, catalogue.checks()[id_])
+        if not found["agrees"]:
+            return f"claim {id_}", found["reason"] or f"verdict {found['verdict']}, pinned {claim.verdict}"
+    return "", ""
+
+
+def _out_of_time(*_):
+    raise TimeoutError
+
+
+def _named(name: str) -> dict:
+    return meet(next(m for m in mutants() if m.name == name) if name else None)
+
+
+def _alarms(key: int) -> list[str]:
+    """Which sampling tests reject the unmutated code with this key."""
+    from tests.sampling import registry
+
+    torch.set_num_threads(1)
+    return [test.name for test in registry.TESTS if test.p_value(key) < test.alpha]
+
+
+def main() -> int:
+    """Meet every bug, then count false alarms; 1 if a bug survives or the sound code raises an alarm."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="only these bugs, without the false alarms; nothing is written")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    known = {m.name: m for m in mutants()}
+    for name in args.names:
+        if name not in known:
+            parser.error(f"mutant {name!r} is unknown; allowed: {', '.join(known)}")
+    fork = multiprocessing.get_context("fork")
+    alarms: list[list[str]] = []
+    with fork.Pool(args.jobs, maxtasksperchild=1) as pool:
+        unmutated = pool.apply_async(_named, ("",))
+        names = args.names or list(known)
+        bar = {"file": sys.stderr, "disable": not sys.stderr.isatty()}
+        found = {f["name"]: f for f in tqdm(pool.imap_unordered(_named, names), "mutants", len(names), **bar)}
+        sound = unmutated.get()
+    if sound["caught_by"]:
+        print(f"the code without a planted bug fails {sound['caught_by']}: {sound['why']}", file=sys.stderr)
+        return 2
+    for name in names:
+        told = found[name]["caught_by"] or "SURVIVED"
+        print(f"{name:40} {told}")
+    if not args.names:
+        fresh = range(FIRST_FRESH_KEY, FIRST_FRESH_KEY + KEYS)
+        with fork.Pool(args.jobs) as pool:
+            alarms = list(tqdm(pool.imap_unordered(_alarms, fresh), "fresh keys", KEYS, **bar))
+    caught, false = sum(bool(f["caught_by"]) for f in found.values()), sum(map(len, alarms))
+    print(f"{caught} of {len(names)} caught; {false} false alarms in {len(alarms)} keys")
+    if not args.names:
+        from hiso_bench import catalogue, records
+
+        report = {"total": len(names), "caught": caught, "keys": KEYS, "false_alarms": false,
+                  "sampling_tests_alarmed": sorted({name for part in alarms for name in part}),
+                  "version": records.source_version(), "mutants": [found[name] for name in names]}  # fmt: skip
+        records.write_bytes(catalogue.RESULTS / "mutants.json", (json.dumps(report, indent=1) + "\n").encode())
+    return int(caught < len(names) or false > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
