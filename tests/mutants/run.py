@@ -1,6 +1,6 @@
 """`make mutants`: every planted bug must be caught, and the code without one must raise no alarm.
 
-Each bug is installed in a fresh process before anything of the project is imported, then meets the fast tests, which stop
+Each bug is installed in a fresh process before any test is imported, then meets the fast tests, which stop
 at the first failure. What survives them meets the claims. The sampling tests are then run on the unmutated code with
 fresh keys. Writes results/mutants.json.
 """
@@ -30,7 +30,7 @@ from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = ("exact/test_*.py", "expectation/test_*.py", "sampling/test_*.py", "contract/test_methods.py")
-FILES = ("estimator", "protocol", "theory", "blind")
+FILES = ("estimator", "protocol", "theory", "blind_estimator", "blind_protocol")
 KEYS = 200
 FIRST_FRESH_KEY = 10_000
 LIMIT_SECONDS = 240
