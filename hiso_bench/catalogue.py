@@ -41,6 +41,8 @@ class Entry:
 _IMAGES = "vision.problems:ImageProblem"
 PROBLEMS: dict[str, Entry] = {
     "quadratic": Entry("synthetic.quadratic:Quadratic", {}, {"sampled": 2}, "low_rank_grid"),
+    "logistic": Entry("synthetic.logistic:Logistic", {}, {"sampled": 2}, "logistic_grid"),
+    "nonconvex": Entry("synthetic.nonconvex:NonConvex", {}, {"sampled": 2}, "nonconvex_grid"),
     "digits": Entry(_IMAGES, {"dataset": "digits"}, {"sampled": 8}, "fig5_digits_grid"),
     "mnist": Entry(_IMAGES, {"dataset": "mnist"}, {"sampled": 8}, "fig5_mnist_grid"),
     "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
@@ -49,6 +51,12 @@ PROBLEMS: dict[str, Entry] = {
 EXPERIMENTS: dict[str, str] = {
     "whitening": "synthetic.whitening:WHITENING",
     "low_rank": "synthetic.low_rank:LOW_RANK",
+    "hover": "synthetic.hover:HOVER",
+    "expected": "synthetic.expected:EXPECTED",
+    "oracle": "synthetic.oracle:ORACLE",
+    "rates": "synthetic.rate_points:RATES",
+    "stability": "synthetic.stability_map:STABILITY",
+    "theorem1": "synthetic.theorem1:THEOREM1",
     "fig5_digits": "vision.fig5:DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
@@ -68,6 +76,12 @@ _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "examp
 FIGURES: dict[str, FigureEntry] = {
     "whitening": FigureEntry("figures.whitening:draw", "whitening", _WHITENING),
     "low_rank": FigureEntry("figures.low_rank:draw", "low_rank", ("low_rank", "low_rank_exact")),
+    "expected": FigureEntry("figures.expected:draw", "expected", ("expected", "expected_simulated")),
+    "oracle": FigureEntry("figures.oracle:draw", "oracle", ("oracle_eps", "oracle_points", "oracle_rotation")),
+    "rates": FigureEntry("figures.rates:draw", "rates", ("rates", "rates_curves", "rates_tau")),
+    "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
+    "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
+    "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),

@@ -33,7 +33,8 @@ class Train:
     method or problem does not have is an error.
 
     Attributes:
-        problem: what is trained: quadratic (no data needed), digits (embedded), mnist, fashion (data folder or download).
+        problem: what is trained: quadratic, logistic, nonconvex (no data needed), digits (embedded), mnist, fashion (data folder
+            or download).
         method: how: decomfl, hiso and its versions hiso-a ... hiso-f, controls hiso-scalar, hiso-shuffled, hiso-oracle, ...
         out: folder of ledger and snapshots (default: runs/<problem>-<method>-<hash of the options>).
         json: end with one JSON object on standard output.

@@ -6,9 +6,7 @@ import dataclasses
 import datetime
 import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,10 @@ from typing import Annotated, Any
 import joblib
 import torch
 import tyro
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from hiso_bench import catalogue, claims, records
+from hiso_bench import catalogue, claims, records, verdicts
 
 PROFILE = "quick"
 """All checks run in minutes on two cores; a claim that needs more is not_run and says what it needs."""
@@ -31,7 +30,8 @@ class Verify:
 
     Attributes:
         ids: which claims (default: all).
-        out: where the findings are written (default: results/claims.json for all claims, nowhere for some).
+        out: where the findings are written, with a page to read beside them (default: results/claims.json and claims.md for
+            all claims, nowhere for some).
         jobs: processes of one torch thread each.
         list: print the claims and their pinned verdicts, and stop.
     """
@@ -56,8 +56,9 @@ class Verify:
         ordered = [found[claim.id] for claim in wanted]
         out = self.out or (None if self.ids else catalogue.RESULTS / "claims.json")
         if out is not None:
-            records.write_bytes(out, (json.dumps(ordered, indent=1) + "\n").encode())
-        print(table(ordered))
+            records.write_bytes(out, (json.dumps(ordered, indent=1, allow_nan=False) + "\n").encode())
+            records.write_bytes(out.with_suffix(".md"), verdicts.page(ordered).encode())
+        print(verdicts.table(ordered))
         if out is not None:
             print(f"verify    written to {out}", file=sys.stderr)
         return int(any(not finding["agrees"] for finding in ordered))
@@ -77,29 +78,5 @@ class Verify:
 
 def _decide(claim: claims.Claim) -> dict[str, Any]:
     torch.set_num_threads(1)
-    return claims.decide(claim, catalogue.checks()[claim.id])
-
-
-def table(findings: list[dict[str, Any]]) -> str:
-    """One line a claim, then what needs a reader: pins that differ, and why."""
-    lines = [f"{'claim':22} {'verdict':12} {'predicted':>10} {'measured':>10}  {'99.9 % interval':24} {'control':8} {'s':>5}"]
-    for f in findings:
-        interval = f"[{_number(f['low'])}, {_number(f['high'])}]"
-        control = "-" if f["control"] is None else "works" if all(c["worked"] for c in f["controls"]) else "BROKEN"
-        mark = "" if f["agrees"] else f"  pinned {f['pinned']}"
-        lines.append(
-            f"{f['id']:22} {f['verdict']:12} {_number(f['prediction']):>10} {_number(f['measured']):>10}  {interval:24} "
-            f"{control:8} {f['seconds']:5.1f}{mark}"
-        )
-    counts = {v: sum(f["verdict"] == v for f in findings) for v in dict.fromkeys(f["verdict"] for f in findings)}
-    differ = [f for f in findings if not f["agrees"]]
-    told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    lines.append(f"{len(findings)} claims: {told}; {len(differ)} differ from their pin")
-    width = shutil.get_terminal_size((120, 24)).columns
-    for f in [f for f in findings if f["reason"]]:
-        lines += textwrap.wrap(f"{f['id']}: {f['reason']}", width, subsequent_indent="  ")
-    return "\n".join(lines)
-
-
-def _number(value: float | str | None) -> str:
-    return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+    with threadpool_limits(1):  # two checks at a time: threads of small eigenproblems would only wait for each other
+        return claims.decide(claim, catalogue.checks()[claim.id])

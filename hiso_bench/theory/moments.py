@@ -16,9 +16,12 @@ Sphere of radius sqrt(d): the same, times the ratio of the radial moments E|w|^4
 d/(d+2) and d^2/((d+2)(d+4)).
 Rademacher: w_i^2 = 1 removes the diagonals. With off(.) the matrix without its diagonal and B0 = off(B):
 M4 = |a|^2 I + 2 off(a a'),   M6 = (t1^2 + 2 |B0|_F^2) I + 4 t1 B0 + 8 off(B0^2).
+Between two C^{1/2} no root is left: |a|^2 is tr C g g', a a' becomes C g g' C, B becomes C S C and t_k = tr (C S)^k.
 
 A random gradient with mean g and covariance V, drawn once a step and shared by the P directions, replaces
 g g' by g g' + V.
+
+Where S, H and V are diagonal, the diagonal of E dx dx' closes and costs O(d): see the module `diagonal`.
 """
 
 from collections.abc import Sequence
@@ -77,7 +80,7 @@ def mean(g: ArrayLike, C: ArrayLike) -> NDArray[np.float64]:
         ValueError: where the shapes disagree or C is not symmetric positive definite.
     """
     g = _vector(g)
-    return _inverse_preconditioner(C, len(g)) @ g
+    return inverse_preconditioner(C, len(g)) @ g
 
 
 def second_moment(
@@ -118,16 +121,37 @@ def second_moment(
     g = _vector(g)
     d = len(g)
     check_options(mu, P, law, difference)
-    C = _inverse_preconditioner(C, d)
-    S = _symmetric(S, d, "S")
-    G = np.outer(g, g) + (0.0 if noise is None else _symmetric(noise, d, "noise"))
-    root = _root(C, law)
-
-    one = _fourth(root @ G @ root, law)
-    if difference == "forward":
-        one = one + mu**2 / 4 * _sixth(root @ S @ root, law)
-    total = (1 - 1 / P) * C @ G @ C + root @ one @ root / P
+    C = inverse_preconditioner(C, d, law)
+    S = symmetric(S, d, "S")
+    G = np.outer(g, g) + (0.0 if noise is None else symmetric(noise, d, "noise"))
+    total = gradient_part(G, C, P, law) + curvature_part(S, C, mu, P, law, difference)
     return (total + total.T) / 2  # the products are symmetric up to rounding only
+
+
+def gradient_part(G: NDArray, C: NDArray, P: int, law: str) -> NDArray[np.float64]:
+    """(1 - 1/P) C G C + (1/P) C^{1/2} M4 C^{1/2} for a random gradient with E g g' = G: linear in G, no check of arguments.
+
+    Cost: two products of (d, d) matrices.
+    """
+    inner = C @ G @ C
+    k2 = constants(law, len(C)).k2
+    twice = inner - np.diag(np.diag(inner)) if law == "rademacher" else inner
+    return (1 - 1 / P) * inner + k2 / P * (np.sum(C * G) * C + 2 * twice)
+
+
+def curvature_part(S: NDArray, C: NDArray, mu: float, P: int, law: str, difference: str) -> NDArray[np.float64]:
+    """(mu^2/4P) C^{1/2} M6 C^{1/2}, what the forward difference adds at any g: quadratic in S, no check of arguments."""
+    if difference == "central" or mu == 0:
+        return np.zeros_like(C)
+    t1 = np.sum(C * S)
+    if law == "rademacher":
+        S = _off(S)
+    once = C @ S @ C
+    t2 = np.sum(once * S)
+    twice = once @ S @ C
+    if law == "rademacher":
+        twice = _off(twice)
+    return mu**2 / (4 * P) * constants(law, len(C)).c6 * ((t1**2 + 2 * t2) * C + 4 * t1 * once + 8 * twice)
 
 
 def second_moment_shared(
@@ -213,36 +237,8 @@ def check_options(mu: float, P: int, law: str, difference: str) -> None:
         raise ValueError(f"unknown difference {difference!r}: expected one of {DIFFERENCES}")
 
 
-def _fourth(A: NDArray, law: str) -> NDArray:
-    """M4 = E (w' A w) w w' for A = C^{1/2} G C^{1/2}."""
-    eye = np.eye(len(A))
-    if law == "rademacher":
-        return np.trace(A) * eye + 2 * _off(A)
-    return constants(law, len(A)).k2 * (np.trace(A) * eye + 2 * A)
-
-
-def _sixth(B: NDArray, law: str) -> NDArray:
-    """M6 = E (w' B w)^2 w w'."""
-    eye = np.eye(len(B))
-    t1 = np.trace(B)
-    if law == "rademacher":
-        B0 = _off(B)
-        return (t1**2 + 2 * np.sum(B0**2)) * eye + 4 * t1 * B0 + 8 * _off(B0 @ B0)
-    return constants(law, len(B)).c6 * ((t1**2 + 2 * np.sum(B**2)) * eye + 4 * t1 * B + 8 * B @ B)
-
-
 def _off(A: NDArray) -> NDArray:
     return A - np.diag(np.diag(A))
-
-
-def _root(C: NDArray, law: str) -> NDArray:
-    """Symmetric square root; rotation-invariant laws do not care which root it is."""
-    if not np.any(_off(C)):
-        return np.diag(np.sqrt(np.diag(C)))
-    if law == "rademacher":
-        raise ValueError("Rademacher moments need a diagonal C: they depend on the root of a full matrix")
-    values, vectors = np.linalg.eigh(C)
-    return (vectors * np.sqrt(values)) @ vectors.T
 
 
 def _vector(g: ArrayLike) -> NDArray:
@@ -252,7 +248,12 @@ def _vector(g: ArrayLike) -> NDArray:
     return g
 
 
-def _symmetric(A: ArrayLike, d: int, name: str) -> NDArray:
+def symmetric(A: ArrayLike, d: int, name: str) -> NDArray[np.float64]:
+    """A symmetric matrix (d, d) from itself or from its diagonal (d,).
+
+    Raises:
+        ValueError: another shape, not finite, not symmetric; the message calls it `name`.
+    """
     A = np.asarray(A, dtype=np.float64)
     A = np.diag(A) if A.ndim == 1 else A
     if A.shape != (d, d) or not np.all(np.isfinite(A)):
@@ -262,10 +263,18 @@ def _symmetric(A: ArrayLike, d: int, name: str) -> NDArray:
     return A
 
 
-def _inverse_preconditioner(C: ArrayLike, d: int) -> NDArray:
-    C = _symmetric(C, d, "C")
+def inverse_preconditioner(C: ArrayLike, d: int, law: str = "gaussian") -> NDArray[np.float64]:
+    """C as a (d, d) matrix.
+
+    Raises:
+        ValueError: C is not symmetric positive definite; for "rademacher": not diagonal, as the law of C^{1/2} w then
+            depends on which root is taken.
+    """
+    C = symmetric(C, d, "C")
     if np.linalg.eigvalsh(C)[0] <= 0:
         raise ValueError("C = H^{-1} must be positive definite")
+    if law == "rademacher" and np.any(_off(C)):
+        raise ValueError("Rademacher moments need a diagonal C: they depend on the root of a full matrix")
     return C
 
 
@@ -276,4 +285,4 @@ def _clients(gs: Sequence[ArrayLike], Ss: Sequence[ArrayLike]) -> tuple[list[NDA
     d = len(vectors[0])
     if any(len(g) != d for g in vectors):
         raise ValueError("the clients' gradients differ in length")
-    return vectors, [_symmetric(S, d, "S") for S in Ss]
+    return vectors, [symmetric(S, d, "S") for S in Ss]

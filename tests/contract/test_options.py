@@ -11,7 +11,9 @@ from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.messages import Wire
 from hiso_bench.methods import base, build, hiso
 from hiso_bench.training import Schedule
-from synthetic import quadratic
+from synthetic import logistic, nonconvex, quadratic
+from synthetic.logistic import Logistic
+from synthetic.nonconvex import NonConvex
 from synthetic.quadratic import Quadratic
 
 INF, NAN = float("inf"), float("nan")
@@ -41,6 +43,10 @@ def wire(dtype):
 
 def problem(spectrum=None, **options):
     return Quadratic(**options if spectrum is None else {"spectrum_family": spectrum})
+
+
+def blocks(**options):
+    return Quadratic(5, "blocks", block_values=(1.0, 2.0), **options)
 
 
 # (module, what is built, option, values out of range, what the message says is allowed)
@@ -80,6 +86,26 @@ TABLE = [
     (quadratic, problem, "clients", (0,), ">= 1"),
     (quadratic, problem, "heterogeneity", (-0.1, NAN), ">= 0"),
     (quadratic, problem, "noise", (-0.1, NAN), ">= 0"),
+    (quadratic, problem, "angle", (-0.1, NAN), ">= 0, and inf for a Haar rotation"),
+    (quadratic, problem, "noise_geometry", ("round",), "isotropic, hessian"),
+    (quadratic, problem, "heterogeneity_scale", ("median",), "coordinate, mean, max"),
+    (quadratic, problem, "hessian_spread", (-0.1, 1.1, NAN), ">= 0 and <= 1"),
+    (quadratic, blocks, "block_sizes", ((), (1, 2)), "sizes that sum to dimension = 5"),
+    (logistic, Logistic, "dimension", (0,), ">= 1"),
+    (logistic, Logistic, "clients", (0,), ">= 1"),
+    (logistic, Logistic, "examples", (0,), ">= 1"),
+    (logistic, Logistic, "batch_size", (-1, 129), ">= 0 (0: all) and <= examples = 128"),
+    (logistic, Logistic, "label_noise", (-0.1, 0.6, NAN), ">= 0 and <= 0.5"),
+    (logistic, Logistic, "skew", (-0.1, NAN), ">= 0"),
+    (logistic, Logistic, "ridge", (0.0, -1.0, NAN), "> 0"),
+    (nonconvex, NonConvex, "dimension", (0,), ">= 1"),
+    (nonconvex, NonConvex, "shape", ("cubic",), "quadratic, saturating, cosine"),
+    (nonconvex, NonConvex, "clients", (0,), ">= 1"),
+    (nonconvex, NonConvex, "heterogeneity", (-0.1, NAN), ">= 0"),
+    (nonconvex, NonConvex, "noise", (-0.1, NAN), ">= 0"),
+    (nonconvex, NonConvex, "hessian_spread", (-0.1, NAN), ">= 0"),
+    (nonconvex, NonConvex, "centres", (-0.1, NAN), ">= 0"),
+    (nonconvex, NonConvex, "padding", (-1, 100), ">= 0 and < dimension = 100"),
     (None, wire, "wire", ("bfloat16",), "float32, float64"),
 ]
 CASES = [(build_, option, value, allowed) for _, build_, option, values, allowed in TABLE for value in values]
@@ -96,7 +122,9 @@ def test_an_option_out_of_range_is_named_with_its_value_and_what_is_allowed(buil
     assert built in (oracle, oracle_eps) or str(value) in text
 
 
-@pytest.mark.parametrize("module", [base, hiso, federation, training, quadratic], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [base, hiso, federation, training, quadratic, logistic, nonconvex], ids=lambda module: module.__name__
+)
 def test_the_table_has_every_option_that_the_code_checks(module):
     calls = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call)]
     checked = [call.args[1] for call in calls if getattr(call.func, "id", "") == "require"]

@@ -60,7 +60,7 @@ def test_each_replicate_has_its_own_clients_directions_and_noise():
     for i in range(2):
         for j in range(3):
             alone = [
-                0.5 * (torch.from_numpy(problem.spectrum) * x * x).sum() + (problem._shift[c] * x).sum() for c in ids[:, i, j]
+                0.5 * (torch.from_numpy(problem.spectrum) * x * x).sum() + (problem.shifts[c] * x).sum() for c in ids[:, i, j]
             ]
             torch.testing.assert_close(loss[i, j], torch.stack(alone).mean())
     noisy = problem = quadratic((2, 3), noise=1.0)

@@ -20,7 +20,7 @@ from hiso_bench.directions import SHARED, DirectionKey, Warped
 from hiso_bench.ledger import Round
 from hiso_bench.messages import MessageError
 from hiso_bench.methods.base import Step
-from hiso_bench.theory import diagonal, moments, recursion, spectra, stability
+from hiso_bench.theory import diagonal, moments, spectra, stability, whitened
 from tests.mutants.mutant import Mutant, patched
 from vision import problems as vision_problems
 
@@ -160,7 +160,7 @@ def _sampling_variance_with_replacement_divisor(m, M):
     return (M - m) / (m * M)
 
 
-_ROUND = recursion._State.round
+_ROUND = whitened.Whitened.round
 
 
 def _round_with_the_first_rate(self, eta):
@@ -269,9 +269,9 @@ MUTANTS = (
     ),
     Mutant(
         "decay-of-the-first-rate",
-        "hiso_bench.theory.recursion",
+        "hiso_bench.theory.whitened",
         "keeps what was prepared for the first learning rate although the schedule has moved on",
-        lambda: patched(recursion._State, "round", _round_with_the_first_rate),
+        lambda: patched(whitened.Whitened, "round", _round_with_the_first_rate),
     ),
     Mutant(
         "haar-without-signs",
