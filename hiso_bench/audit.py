@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from hiso_bench.directions import Warped
 from hiso_bench.federation import Federation, FederationOptions
-from hiso_bench.ledger import Ledger, Round
+from hiso_bench.ledger import Ledger, LedgerError, Round
 from hiso_bench.messages import MessageError
 from hiso_bench.methods.base import Method
-from hiso_bench.problems import Problem
+from hiso_bench.problems import Base, Problem
 from hiso_bench.state import State
 
 
@@ -55,12 +57,15 @@ class Client:
         return self._inner.wire.encode_uplink(self.state.round, client, scalars[0])
 
 
-def audit(ledger: Ledger, problem: Problem, method: Method, options: FederationOptions) -> State:
+def audit(ledger: Ledger, problem: Base, method: Method, options: FederationOptions) -> State:
     """Rebuild x and H from the base point and the ledger alone, checking every fingerprint on the way.
 
     Raises:
-        LedgerError: a fingerprint differs; the message names the round.
+        LedgerError: the base point is not the ledger's; or a fingerprint differs, and the message names the round.
     """
-    inner = Federation(problem, method, options, ledger)
+    inner = Federation(cast(Problem, problem), method, options, ledger)  # a replay measures nothing and evaluates nothing
+    there, here = ledger.header.get("run", {}).get("base_fingerprint"), f"{inner.state.fingerprint():016x}"
+    if there not in (None, here):
+        raise LedgerError(f"ledger {ledger.path} begins at another base point: its fingerprint is {there} there and {here} here")
     inner.catch_up()
     return inner.state

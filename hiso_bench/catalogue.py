@@ -17,7 +17,7 @@ import hiso_bench
 from hiso_bench import methods, records
 from hiso_bench.claims import Check, Claim, load_checks, read_claims
 from hiso_bench.methods.base import Method
-from hiso_bench.problems import Problem
+from hiso_bench.problems import Base, Problem
 
 ROOT = Path(hiso_bench.__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -30,12 +30,18 @@ class CheckoutError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a problem's class is, what its name fixes, and which recorded grid holds its rates."""
+    """Where a problem's class is, what its name fixes, and which recorded grid holds its rates.
+
+    `grid` may name options of the problem in braces. `base` is what a replay needs of a problem whose clients have data
+    (none: the problem itself): called with the described options and where the base model is (empty: where they say), it gives
+    a `problems.Base`.
+    """
 
     target: str
     fixed: Mapping[str, Any]
     federation: Mapping[str, Any]
     grid: str
+    base: str = ""
 
 
 _IMAGES = "vision.problems:ImageProblem"
@@ -46,6 +52,7 @@ PROBLEMS: dict[str, Entry] = {
     "digits": Entry(_IMAGES, {"dataset": "digits"}, {"sampled": 8}, "fig5_digits_grid"),
     "mnist": Entry(_IMAGES, {"dataset": "mnist"}, {"sampled": 8}, "fig5_mnist_grid"),
     "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
+    "lm": Entry("llm.problem:LanguageProblem", {}, {"sampled": 2}, "llm_{model}_{task}_grid", "llm.checkpoint:rebuild"),
 }
 
 EXPERIMENTS: dict[str, str] = {
@@ -133,7 +140,7 @@ def problem(name: str, options: Mapping[str, Any]) -> Problem:
     return kind(**fixed, **options)
 
 
-def method(name: str, options: Mapping[str, Any], at: Problem) -> Method:
+def method(name: str, options: Mapping[str, Any], at: Base) -> Method:
     """Build a method by name for a problem, which provides the oracle H where one is needed.
 
     Raises:
@@ -167,8 +174,31 @@ def checks() -> dict[str, Check]:
     return load_checks()
 
 
-def recorded_rate(problem_name: str, method_name: str, options: Mapping[str, Any]) -> tuple[float, str]:
+def base(name: str, described: Mapping[str, Any], model: str = "") -> Base:
+    """What a replay needs of a problem: without data, if the problem can do without.
+
+    Args:
+        name: the problem's name.
+        described: its options, as a ledger has them.
+        model: where the base model is, if not where the options say.
+
+    Raises:
+        ValueError: unknown problem; a base model for a problem that has none; what building it raises.
+    """
+    problem_class(name)
+    if PROBLEMS[name].base:
+        return load(PROBLEMS[name].base)(described, model)
+    if model:
+        raise ValueError(f"problem {name} has no base model, and model {model!r} is given")
+    return problem(name, described)
+
+
+def recorded_rate(
+    problem_name: str, method_name: str, options: Mapping[str, Any], described: Mapping[str, Any] | None = None
+) -> tuple[float, str]:
     """The learning rate that won the recorded grid, and a line that says where it comes from.
+
+    `described` are the problem's options, for problems with one grid per model and task.
 
     Methods that the grid does not hold borrow the rate of the nearest one: the controls with one step size from
     "hiso-scalar", other versions of H from "hiso".
@@ -176,7 +206,8 @@ def recorded_rate(problem_name: str, method_name: str, options: Mapping[str, Any
     Raises:
         ValueError: no recorded grid has a rate for it.
     """
-    path = RESULTS / f"{PROBLEMS[problem_name].grid}.csv"
+    names = {option: str(value).strip("/").replace("/", "-") for option, value in (described or {}).items()}
+    path = RESULTS / f"{PROBLEMS[problem_name].grid.format_map(names)}.csv"
     own = f"{method_name}-{options['ema_new']:g}" if "ema_new" in options else method_name
     nearest = "hiso-scalar" if method_name == "hiso-leaf-mean" else "hiso" if method_name.startswith("hiso") else None
     try:

@@ -47,10 +47,10 @@ def find(relative_name: str, sha256: str, urls: Sequence[str] = ()) -> Path:
             hash or cannot be read, or ``$HISO_BENCH_DATA`` is not a folder.
         ValueError: ``relative_name`` is absolute, empty or contains ``..``.
     """
-    path = _locate(relative_name)
+    path = locate(relative_name)
     if path is None:
         return _download(relative_name, sha256, urls)
-    actual = _hash_of(path)
+    actual = sha256_of(path)
     if actual != sha256:
         raise DataError(
             f"{path} is not the expected {relative_name}: its sha256 is {actual}, expected {sha256}; "
@@ -66,9 +66,9 @@ def available(relative_name: str, sha256: str) -> bool:
         DataError: ``$HISO_BENCH_DATA`` is set to something that is not a folder.
         ValueError: ``relative_name`` is absolute, empty or contains ``..``.
     """
-    path = _locate(relative_name)
+    path = locate(relative_name)
     try:
-        return path is not None and _hash_of(path) == sha256
+        return path is not None and sha256_of(path) == sha256
     except DataError:
         return False
 
@@ -79,30 +79,44 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "hiso_bench"
 
 
-def _folders() -> list[tuple[str, Path]]:
-    """(name for messages, folder) in the order of the search."""
-    folders = []
+def folders() -> list[tuple[str, Path]]:
+    """(name for messages, folder) in the order of the search.
+
+    Raises:
+        DataError: ``$HISO_BENCH_DATA`` is set to something that is not a folder.
+    """
+    found = []
     value = os.environ.get(ENV)
     if value:
         folder = Path(value).expanduser()
         if not folder.is_dir():
             raise DataError(f"{ENV}={value} is not an existing folder; set it to the folder with the data, or unset it")
-        folders.append((f"{ENV}={value}", folder))
+        found.append((f"{ENV}={value}", folder))
     for folder in (Path.cwd() / "data", cache_folder()):
-        folders.append((str(folder), folder))
-    return folders
+        found.append((str(folder), folder))
+    return found
 
 
-def _locate(relative_name: str) -> Path | None:
-    """First existing file of that name, unverified."""
+def locate(relative_name: str) -> Path | None:
+    """First existing file of that name, unverified: for files whose layout matters and whose bytes are named in the result.
+
+    Raises:
+        DataError: ``$HISO_BENCH_DATA`` is set to something that is not a folder.
+        ValueError: ``relative_name`` is absolute, empty or contains ``..``.
+    """
     pure = PurePosixPath(relative_name)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
         raise ValueError(f"relative_name is {relative_name!r}; allowed: a path below a data folder, without '..'")
-    candidates = (folder / pure for _, folder in _folders())
+    candidates = (folder / pure for _, folder in folders())
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _hash_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, computed once per process for each (path, modification time, size).
+
+    Raises:
+        DataError: It cannot be read.
+    """
     try:
         stat = path.stat()
         return _digest(path.resolve(), stat.st_mtime_ns, stat.st_size)
@@ -131,7 +145,7 @@ def _download(relative_name: str, sha256: str, urls: Sequence[str]) -> Path:
             return target
     tried = f"download failed ({'; '.join(failures)})" if failures else "no download address is known"
     raise DataError(
-        f"{relative_name} not found in {', '.join(name for name, _ in _folders())}, and {tried}; "
+        f"{relative_name} not found in {', '.join(name for name, _ in folders())}, and {tried}; "
         f"set {ENV} to a folder that holds {relative_name}"
     )
 

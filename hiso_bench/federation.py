@@ -260,9 +260,11 @@ class Federation:
             return
         where = tuple(bad.nonzero()[0].tolist())
         key = DirectionKey(r, where[0], where[1], client if self.options.independent else SHARED)
+        lower = self.problem.loss.precision
         raise NonFiniteScalarError(
-            f"round {r}, client {client}, {key}: the scalar is {scalars[where].item()} in {self.options.wire}; "
-            "lower lr, or raise mu or eps"
+            f"round {r}, client {client}, {key}: the scalar is {scalars[where].item()} in {self.options.wire}"
+            f"{f' (of losses computed in {lower})' if lower else ''}; lower lr, or raise mu or eps"
+            f"{', or compute in float32' if lower else ''}"
         )
 
     def _agree(self, rows: list[Tensor], answered: tuple[int, ...]) -> Update:

@@ -37,6 +37,8 @@ class Loss(ABC):
     """A loss f(x; batch). Subclasses implement `__call__`; `each` may be overridden where clients can share work."""
 
     mode: str = "loop"
+    precision: str = ""
+    """In which dtype it is computed, where that is not the point's."""
 
     @abstractmethod
     def __call__(self, x: Point, batch: Batch) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,13 +11,31 @@ from hiso_bench.losses import Batch, Loss
 from hiso_bench.points import Layout, Point
 
 
-class Problem(Protocol):
-    """What the federation needs to know of a problem. Every random choice inside it must come from its own key."""
+class Base(Protocol):
+    """What a replay needs to know of a problem: no data."""
 
     name: str
     clients: int
     """M."""
     layout: Layout
+
+    def initial(self) -> Point:
+        """The base point x_0."""
+        ...
+
+
+@runtime_checkable
+class Saves(Protocol):
+    """A base whose points are models that other programs can load."""
+
+    def save(self, x: Point, folder: Path, told: dict[str, Any]) -> str:
+        """Write the model at x into a new folder, with `told` beside it; returns what was written, in a word."""
+        ...
+
+
+class Problem(Base, Protocol):
+    """What the federation needs to know of a problem. Every random choice inside it must come from its own key."""
+
     metric: str
     """The metric a person watches, one of those `evaluate` returns."""
     higher_is_better: bool
@@ -24,10 +43,6 @@ class Problem(Protocol):
     @property
     def loss(self) -> Loss:
         """The clients' losses: what differs between clients comes in with the batch."""
-        ...
-
-    def initial(self) -> Point:
-        """The base point x_0."""
         ...
 
     def batch(self, client: np.ndarray, round_: int, step: int) -> Batch:

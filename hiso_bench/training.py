@@ -179,7 +179,8 @@ def _same_run(ledger: Ledger, described: dict[str, Any]) -> None:
         return out
 
     then, now = flat(ledger.header.get("run", {})), flat(described["run"])
-    for name in sorted(then.keys() | now.keys()):
+    # What follows from other options is named last: another base model also has another base point.
+    for name in sorted(then.keys() | now.keys(), key=lambda name: (name in ("base_fingerprint", "layout"), name)):
         if then.get(name) != now.get(name):
             raise LedgerError(
                 f"ledger {ledger.path} belongs to another run: {name} is {then.get(name)!r} there and {now.get(name)!r} here"

@@ -1,4 +1,4 @@
-"""`hiso-bench ledger`: what a ledger says, and whether x and H can be rebuilt from it."""
+"""`hiso-bench ledger`: what a ledger says, whether x and H can be rebuilt from it, and the model that it describes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,39 @@ import tyro
 from hiso_bench import audit, catalogue, training
 from hiso_bench.federation import FederationOptions
 from hiso_bench.ledger import Ledger, LedgerError
+from hiso_bench.problems import Saves
 
 
 @dataclass
 class LedgerCommand:
-    """Show a ledger, or audit it: rebuild x and H from the base point and the ledger alone and check every fingerprint.
+    """Show a ledger, audit it, or replay it into a model.
+
+    An audit rebuilds x and H from the base point and the ledger alone and checks every fingerprint. A replay does the same and
+    saves the model that x is.
 
     Attributes:
-        action: show or audit.
+        action: show, audit or replay.
         file: the ledger, or the folder of its run.
+        to: replay: the folder that the model is saved to (a full checkpoint or an adapter, as it was trained); it must not exist.
+        model: audit, replay: where the base model is on this machine, if not where the ledger says; its hash decides.
         json: print one JSON object instead of text.
     """
 
-    action: Annotated[Literal["show", "audit"], tyro.conf.Positional]
+    action: Annotated[Literal["show", "audit", "replay"], tyro.conf.Positional]
     file: Annotated[Path, tyro.conf.Positional]
+    to: Path = Path()
+    model: str = ""
     json: bool = False
 
     def run(self) -> int:
         """Read the file without changing it."""
+        if self.action == "replay" and self.to == Path():
+            raise ValueError("to is not given: a replay saves the model into a new folder; allowed: --to FOLDER")
+        if self.action != "replay" and self.to != Path():
+            raise ValueError(f"to {self.to} does not go with {self.action}; allowed: only with replay")
         path = self.file / training.LEDGER_NAME if self.file.is_dir() else self.file
         ledger = Ledger.read(path)
-        result = _summary(ledger) if self.action == "show" else _audit(ledger)
+        result = _summary(ledger) if self.action == "show" else _replay(ledger, self.model, self.to)
         if self.json:
             print(json.dumps(result))
         else:
@@ -62,20 +74,29 @@ def _summary(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _audit(ledger: Ledger) -> dict[str, Any]:
+def _replay(ledger: Ledger, model: str, to: Path) -> dict[str, Any]:
+    """Audit; and save, unless `to` is empty."""
     run = ledger.header.get("run")
     if not run:
         raise LedgerError(f"ledger {ledger.path} does not say how its run was made")
+    if to.exists() and to != Path():
+        raise ValueError(f"to {to} exists; allowed: a folder that does not")
     torch.set_num_threads(int(ledger.header["made_with"]["threads"]))
-    described = dict(run["problem"])
-    at = catalogue.problem(described.pop("name"), described)
+    described = {k: v for k, v in run["problem"].items() if k != "name"}
+    at = catalogue.base(run["problem"]["name"], described, model)
+    if to != Path() and not isinstance(at, Saves):
+        raise ValueError(f"problem {at.name} has no checkpoint to save; audit its ledger instead")
     options = {k: float("inf") if v == "inf" else v for k, v in run["method"].items() if k not in ("name", "h")}
     method = catalogue.method(run["method"]["name"], options, at)
     print(f"replaying {len(ledger.rounds)} rounds", file=sys.stderr)
     state = audit.audit(ledger, at, method, FederationOptions(**run["federation"]))
-    return {
+    result = {
         "rounds": state.round,
         "fingerprints": len(ledger.fingerprints),
         "final": f"{state.fingerprint():016x}",
         "verdict": "agrees",
     }
+    if isinstance(at, Saves) and to != Path():
+        told = {"ledger_chain": ledger.chain.hex(), "problem": run["problem"], "method": run["method"], **result}
+        result |= {"saved": at.save(state.x, to, told), "folder": str(to)}
+    return result

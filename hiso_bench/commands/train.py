@@ -18,8 +18,6 @@ from docstring_parser import parse
 
 from hiso_bench import catalogue, methods, records, training
 from hiso_bench.federation import FederationOptions
-from hiso_bench.methods.base import Method
-from hiso_bench.problems import Problem
 from hiso_bench.training import Progress, Run, Schedule
 
 _NOT_OPTIONS = {"h", "replicates", "dataset", "on_divergence", "evaluate_on", "control_key"}
@@ -34,7 +32,7 @@ class Train:
 
     Attributes:
         problem: what is trained: quadratic, logistic, nonconvex (no data needed), digits (embedded), mnist, fashion (data folder
-            or download).
+            or download), lm (a causal language model; `--model`, `--task`).
         method: how: decomfl, hiso and its versions hiso-a ... hiso-f, controls hiso-scalar, hiso-shuffled, hiso-oracle, ...
         out: folder of ledger and snapshots (default: runs/<problem>-<method>-<hash of the options>).
         json: end with one JSON object on standard output.
@@ -76,29 +74,32 @@ class Train:
         return 0
 
     def build(self) -> Run:
-        """The run that the options describe."""
-        problems = [catalogue.problem_class(name) for name in (self.problem, *catalogue.PROBLEMS)]
-        at = catalogue.problem(self.problem, self._pick(*(_parameters(kind) for kind in problems)))
-        method = self._method(at)
-        defaults = catalogue.PROBLEMS[self.problem].federation
-        federation = FederationOptions(
-            **{"sampled": min(defaults["sampled"], at.clients), **self._pick(_fields(FederationOptions))}
-        )
-        schedule = Schedule(**self._pick(_fields(Schedule)))
+        """The run that the options describe; what can be refused without the problem is refused before it is built."""
+        kinds = {name: catalogue.problem_class(name) for name in (self.problem, *catalogue.PROBLEMS)}
+        described = self._pick(*(_parameters(kind) for kind in kinds.values()))
+        chosen = self._method_options(_defaults(kinds[self.problem]) | described)
+        schedule, picked = Schedule(**self._pick(_fields(Schedule))), self._pick(_fields(FederationOptions))
+        FederationOptions(**picked)
+        at = catalogue.problem(self.problem, described)
+        method = catalogue.method(self.method, chosen, at)
+        sampled = min(catalogue.PROBLEMS[self.problem].federation["sampled"], at.clients)
+        federation = FederationOptions(**{"sampled": sampled} | picked)
         folder = self.out
         if folder == Path():
-            described = training.header(at, self.method, method, federation, schedule)["run"]
-            folder = Path("runs") / f"{self.problem}-{self.method}-{records.config_hash(described)}"
+            said = training.header(at, self.method, method, federation, schedule)["run"]
+            folder = Path("runs") / f"{self.problem}-{self.method}-{records.config_hash(said)}"
         return Run(at, self.method, method, federation, schedule, folder)
 
-    def _method(self, at: Problem) -> Method:
-        methods.options(self.method)  # an unknown method is named before anything is computed
+    def _method_options(self, described: dict[str, Any]) -> dict[str, Any]:
+        needs_h = "h" in methods.options(self.method)
         chosen = self._pick(*(_fields(kind) for kind, _ in methods.PRESETS.values()))
         if "lr" not in chosen:
-            chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen)
+            chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen, described)
             chosen = catalogue.oracle_eps(self.method) | chosen
             self._say(told)
-        return catalogue.method(self.method, chosen, at)
+        if not needs_h:
+            methods.build(self.method, chosen)
+        return chosen
 
     def _pick(self, *names: Iterable[str]) -> dict[str, Any]:
         """The options on the command line among `names`."""
@@ -141,9 +142,16 @@ def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(kind).parameters)
 
 
+def _defaults(kind: Callable[..., Any]) -> dict[str, Any]:
+    return {name: p.default for name, p in _parameters(kind).items() if p.default is not p.empty}
+
+
 def options() -> type[Train]:
     """`Train` with a field for every option of methods, problems, federation and schedule, described by their docstrings."""
     fields: dict[str, tuple[str, Any, Any]] = {}
+    problems = [catalogue.problem_class(name) for name in catalogue.PROBLEMS]
+    defaults = [_defaults(kind) for kind in problems]
+    own = {name for name in set().union(*defaults) if len({d[name] for d in defaults if name in d}) > 1}
 
     def add(owner: Any, name: str, kind: Any, default: Any) -> None:
         if name in fields or name in _NOT_OPTIONS:
@@ -155,7 +163,7 @@ def options() -> type[Train]:
         hint = None
         if name == "lr":
             default, hint = 0.0, "(default: the winner of the recorded grid)"
-        elif name in ("clients", "sampled", "spectrum_family"):
+        elif name in own or name in ("sampled", "spectrum_family"):
             hint = "(default: the problem's)"
         elif name == "stop_at":
             kind, default, hint = float, float("nan"), "(default: never)"
@@ -173,8 +181,7 @@ def options() -> type[Train]:
         hints = typing.get_type_hints(kind)
         for f in dataclasses.fields(kind):
             add(kind, f.name, hints[f.name], f.default)
-    for name in catalogue.PROBLEMS:
-        kind = catalogue.problem_class(name)
+    for kind in problems:
         hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
         for parameter in _parameters(kind).values():
             add(kind, parameter.name, hints[parameter.name], parameter.default)

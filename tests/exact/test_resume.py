@@ -142,7 +142,7 @@ def test_every_fingerprint_is_compared_on_the_way_to_the_end(tmp_path, monkeypat
         ({"dropout": 0.25}, "federation.dropout is 0.5 there and 0.25 here"),
         ({"wire": "float64"}, "federation.wire is 'float32' there and 'float64' here"),
         ({"problem": quadratic(noise=0.1)}, "problem.noise is 0.05 there and 0.1 here"),
-        ({"problem": quadratic(dimension=13)}, "base_fingerprint"),
+        ({"problem": quadratic(dimension=13)}, "problem.dimension is 12 there and 13 here"),
     ],
     ids=["key", "dropout", "wire", "noise", "dimension"],
 )

@@ -1,0 +1,1 @@
+"""Language models: tasks, data, models, and the problem that the federation fine-tunes."""
