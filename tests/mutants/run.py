@@ -145,14 +145,14 @@ def main() -> int:
         unmutated = pool.apply_async(_named, ("",))
         names = args.names or list(known)
         bar = {"file": sys.stderr, "disable": not sys.stderr.isatty()}
-        found = {f["name"]: f for f in tqdm(pool.imap_unordered(_named, names), "mutants", len(names), **bar)}
+        found = {}
+        for one in tqdm(pool.imap_unordered(_named, names), "mutants", len(names), **bar):
+            found[one["name"]] = one
+            tqdm.write(f"{one['name']:40} {one['caught_by'] or 'SURVIVED'}")
         sound = unmutated.get()
     if sound["caught_by"]:
         print(f"the code without a planted bug fails {sound['caught_by']}: {sound['why']}", file=sys.stderr)
         return 2
-    for name in names:
-        told = found[name]["caught_by"] or "SURVIVED"
-        print(f"{name:40} {told}")
     if not args.names:
         fresh = range(FIRST_FRESH_KEY, FIRST_FRESH_KEY + KEYS)
         with fork.Pool(args.jobs) as pool:
