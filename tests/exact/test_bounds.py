@@ -97,7 +97,7 @@ def test_the_curvature_factor_is_the_largest_ratio(seed, law, P):
     assert max_stable_step(s, h, P, law) >= 2 / c * (1 - 1e-12)
 
 
-def test_the_curvature_factor_is_rho_and_decomfl_s_factor():
+def test_the_curvature_factor_is_rho_and_that_of_the_sphere_law():
     s, h, d = spectra.power(30, 1.0), spectra.power(30, 1.0) + 0.1, 30
     assert bounds.curvature_factor(s, h, 1) == pytest.approx(bounds.rho(s, h))
     kappa = spectra.effective_rank(s)

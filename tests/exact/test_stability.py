@@ -14,7 +14,7 @@ from hiso_bench.theory.moments import LAWS
 from hiso_bench.theory.operators import covariance_operator, mode_operator, spectral_radius
 from hiso_bench.theory.stability import growth, max_stable_step, stable_step_bounds, tight_stable_step_bounds
 from synthetic import stability_map
-from synthetic.stability import Round, families, growth_rates, measured_operator, noise_floor, published_step
+from synthetic.stability import Round, families, floor_of_map, growth_rates, measured_operator, published_step
 
 SPECTRUM, PRECONDITIONER = np.array([3.0, 1.0, 0.5, 0.2]), np.array([2.0, 0.5, 1.0, 0.7])
 MOMENTA = [0.0, 0.3, 0.9, 0.99]
@@ -149,10 +149,10 @@ def test_noise_floors_of_the_two_orders():
     case = Round(SPECTRUM, 0.4 * max_stable_step(SPECTRUM, PRECONDITIONER, 2), 2, PRECONDITIONER)
     for noise in (1.0, SPECTRUM):
         exact = recursion.noise_floor(SPECTRUM, PRECONDITIONER, case.eta, 2, 0.0, noise=noise)
-        np.testing.assert_allclose(noise_floor(case, noise), exact, rtol=1e-12)
+        np.testing.assert_allclose(floor_of_map(case, noise), exact, rtol=1e-12)
     after = case._replace(after=True)
-    np.testing.assert_allclose(noise_floor(after, 1.0), noise_floor(case, 1.0), rtol=1e-12)
-    assert abs(noise_floor(after, SPECTRUM) / noise_floor(case, SPECTRUM) - 1) > 0.02
+    np.testing.assert_allclose(floor_of_map(after, 1.0), floor_of_map(case, 1.0), rtol=1e-12)
+    assert abs(floor_of_map(after, SPECTRUM) / floor_of_map(case, SPECTRUM) - 1) > 0.02
 
 
 def test_the_order_matters_where_the_hessian_does_not_commute():
