@@ -56,8 +56,7 @@ def page(findings: list[dict[str, Any]]) -> str:
 def _row(e: dict[str, Any], what: str, outcome: str) -> str:
     interval = "exact" if e["low"] == e["high"] else f"{_number(e['low'])} to {_number(e['high'])}"
     allowed = f"{_number(e['allowed'][0])} to {_number(e['allowed'][1])}"
-    theory = "-" if e["prediction"] == "nan" else _number(e["prediction"])
-    return f"| {_cell(what)} | {theory} | {_number(e['measured'])} | {interval} | {allowed} | {outcome} |"
+    return f"| {_cell(what)} | {_number(e['prediction'])} | {_number(e['measured'])} | {interval} | {allowed} | {outcome} |"
 
 
 def _cell(text: str) -> str:
