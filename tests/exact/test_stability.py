@@ -244,3 +244,11 @@ def test_the_map_is_computed_and_drawn(tmp_path, monkeypatch):
 def test_misuse_is_refused_with_the_reason(call, reason):
     with pytest.raises(ValueError, match=reason):
         call()
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_modes_without_curvature_count_in_the_dimension_of_the_law(law):
+    s, P = np.array([2.0, 1.0, 0.0, 0.0]), 2
+    eta = max_stable_step(s, 1.0, P, law)
+    steep = mode_operator(s, 1.0, eta, P, law)[:2, :2]  # what the flat modes receive never comes back
+    assert spectral_radius(steep) == pytest.approx(1, abs=1e-12)
