@@ -140,7 +140,7 @@ class Finding:
 
     @property
     def _combined(self) -> Verdict:
-        outcomes = {e.outcome for e in self.evidence}
+        outcomes: set[Verdict] = {e.outcome for e in self.evidence}
         return outcomes.pop() if len(outcomes) == 1 else "conditional"
 
 
