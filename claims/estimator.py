@@ -168,7 +168,7 @@ def forms() -> Finding:
         controls=(
             Control("H^-1/2 -> H^-1", "fails", Evidence(z, exact(_form_deviation(True, _InverseForRoot)), squared, ROUNDING)),
             Control(
-                "sphere, gaussian and signs of radius sqrt(d) -> of radius 1",
+                "directions of mean square length d -> 1",
                 "fails",
                 Evidence(u, exact(_form_deviation(False, unit=True)), 2 / 3, ROUNDING),
             ),

@@ -24,7 +24,7 @@ def _gain(geometry: str, level: float = oracle.NOISE, family: str = "i^-1.5") ->
     value, eps = oracle.speed_up(table)
     size = f"tr V = {level:g} tr S, " if geometry != "none" else ""
     what = f"speed-up to f/f0 = 0.03, {family}, noise {geometry}, {size}eps {eps:.2g}"
-    return Evidence(what, exact(value), value, USEFUL)
+    return Evidence(what, exact(value), np.nan, USEFUL)
 
 
 def _ahead(geometry: str, factor: float) -> Evidence:
@@ -54,14 +54,14 @@ def noise_geometry() -> Finding:
     real, eps = oracle.speed_up(minibatches.sweep("i^-1.5", oracle.LOOSE))
     return Finding(
         evidence=(
+            _minibatch_ahead(2.5),
+            _ahead("isotropic", 1.5),
             _gain("hessian"),
             _gain("hessian", 10 * oracle.NOISE),
-            Evidence(f"speed-up to f/f0 = 0.03, minibatches of {minibatches.BATCH}, eps {eps:.2g}", exact(real), real, USEFUL),
+            Evidence(f"speed-up to f/f0 = 0.03, minibatches of {minibatches.BATCH}, eps {eps:.2g}", exact(real), np.nan, USEFUL),
             _gain("isotropic"),
             _gain("isotropic", 10 * oracle.NOISE),
             _gain("none"),
-            _minibatch_ahead(2.5),
-            _ahead("isotropic", 1.5),
         ),
         controls=(Control("a flat spectrum: there is nothing to whiten", "fails", _gain("hessian", family="flat")),),
         needed="more replicates",
@@ -78,7 +78,7 @@ def _slow_down(beta: float, wrong: bool = True) -> Evidence:
     plain, of = _two_speeds(1.0), _two_speeds(beta, wrong)
     value = oracle.fewest(of.descent, oracle.TARGET)[1] / oracle.fewest(plain.descent, oracle.TARGET)[1]
     predicted = oracle.predicted_rounds(of, oracle.TARGET) / oracle.predicted_rounds(plain, oracle.TARGET)
-    what = f"rounds to f/f0 = 0.01 over DeComFL's, beta_u/beta_l = {beta if wrong else 1:g}"
+    what = f"rounds to f/f0 = 0.01 over DeComFL's, beta_u/beta_l = {beta if wrong else 1:g} (predicted by Z)"
     return Evidence(what, exact(value), predicted, (0.0, 1.05))
 
 
@@ -107,7 +107,7 @@ def _rotated_gain(angle: float) -> Evidence:
     table = oracle.rotation_sweep()
     row = table.iloc[int(np.flatnonzero(table["angle"] == angle)[0])]
     what = f"speed-up of the best H = diag(S) + eps to f/f0 = 0.01, angle {angle:g} (off the diagonal {row['off_diagonal']:.2g})"
-    return Evidence(what, exact(row["speed_up"]), float(row["speed_up"]), USEFUL)
+    return Evidence(what, exact(row["speed_up"]), np.nan, USEFUL)
 
 
 def _rotated_ahead(angle: float, factor: float) -> Evidence:
@@ -133,11 +133,11 @@ def rotation() -> Finding:
     full = case.seen(case.S + 1e-3 * np.eye(oracle.DIMENSION))
     whole = oracle.fewest(plain.descent, oracle.TARGET)[1] / oracle.fewest(full.descent, oracle.TARGET)[1]
     return Finding(
-        evidence=(*(_rotated_gain(angle) for angle in (0.0, 0.1, 0.3, np.inf)), _rotated_ahead(0.3, 2.5)),
+        evidence=(_rotated_ahead(0.3, 2.5), *(_rotated_gain(angle) for angle in (0.0, 0.1, 0.3, np.inf))),
         controls=(
             Control(
                 "the full matrix S + 0.001 in place of its diagonal, Haar rotation", "holds",
-                Evidence("speed-up at f/f0 = 0.01", exact(whole), _rotated_gain(0.0).predicted, USEFUL),
+                Evidence("speed-up at f/f0 = 0.01", exact(whole), np.nan, USEFUL),
             ),
         ),
         needed="more replicates",
@@ -146,7 +146,7 @@ def rotation() -> Finding:
 
 def _dropped(cases: list[tuple[NDArray, NDArray, NDArray]], what: str) -> Evidence:
     values = [saved(*case, oracle.TARGET) for case in cases]
-    return Evidence(f"rounds without the factor over those with it, {what}", span(values), float(np.median(values)), (0.95, 1.05))
+    return Evidence(f"rounds without the factor over those with it, {what}", span(values), np.nan, (0.95, 1.05))
 
 
 @check("C8")
@@ -157,26 +157,28 @@ def dropped_factor() -> Finding:
     random = np.exp(keys.rng(keys.derive(oracle.KEY, "random h")).standard_normal(d))
     sizes = np.array([10, 100, 1000, 10_000])
     few = concentrated(d, 2)
-    values, kept = simulated(*few, 4, 1000, keep=True)
-    without = simulated(*few, 4, 2, keep=False)[1]
+    values, kept = simulated(*few, 4, 40_000, keep=True)
     return Finding(
         evidence=(
-            _dropped([(s, h, ones) for h in (ones, s + 1e-2, s + 1e-3, random)], "H = I, S + eps, log-normal; d = 100"),
             Evidence(
                 "exponent of the factor's spread in d, H = I",
                 exact(exponent(sizes, [factor_spread(np.ones(n)) for n in sizes])), -0.5, (-0.55, -0.45),
             ),
+            _dropped([(s, h, ones) for h in (ones, s + 1e-2, s + 1e-3, random)], "H = I, S + eps, log-normal; d = 100"),
             _dropped([few], "H^{-1} on 2 of 100 coordinates, those that matter"),
             _dropped([(s, 1 / s, ones)], "H = S^{-1}, d = 100"),
-            Evidence(
-                f"f/f0 with the factor after 4 rounds at half eta*, 2 of 100 coordinates, simulated (without it: {without:.3g})",
-                mean_interval(values), kept, (0.95 * without, np.inf),
-            ),
         ),
         controls=(
             Control(
                 "d = 3 in place of 100", "fails",
                 _dropped([(spectra.power(3, 1.5), np.ones(3), np.ones(3))], "H = I, d = 3"),
+            ),
+            Control(
+                "exact moments with the factor -> the federation, 40,000 keys", "holds",
+                Evidence(
+                    "f/f0 with the factor after 4 rounds at half its limit, 2 of 100 coordinates, over the exact one",
+                    mean_interval(values / kept), 1.0, (0.9, 1.1),
+                ),
             ),
         ),
         needed="more replicates",

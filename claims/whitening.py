@@ -95,7 +95,7 @@ def _over_perfect(target: float) -> Evidence:
     perfect = np.log(target) / np.log(1 - P / (d + P + 1))
     best = float(oracle.sweep("i^-1.5", "none", target)["rounds"].iloc[:-1].min())
     what = f"rounds to f/f0 = {target} of H = S over those of the best S + eps, i^-1.5"
-    return Evidence(what, exact(perfect / best), perfect / best, (1.1, np.inf))
+    return Evidence(what, exact(perfect / best), np.nan, (1.1, np.inf))
 
 
 def _smaller_zeta() -> Evidence:

@@ -40,7 +40,7 @@ PANELS = {
     }, "lower left"),
     "clients": Panel("(b) clients: only with noise and many rounds", "clients $m$", ERROR, {
         ("decomfl", "noise, many rounds"): ("noise, $R = 300$", "below"),
-        ("decomfl", "noise, 1 round"): ("noise, $R = 1$", "right"),
+        ("decomfl", "noise, 10 rounds"): ("noise, $R = 10$", "right"),
         ("decomfl", "no noise, shared"): ("no noise, shared directions", ""),
         ("decomfl", "no noise, own"): ("no noise, own directions", "left"),
     }, "lower left"),

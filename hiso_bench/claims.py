@@ -69,7 +69,8 @@ class Evidence:
     Attributes:
         what: what was measured and where (family, regime), with its unit.
         measured: value and interval; zero width for what was computed exactly.
-        predicted: what exact theory says will be measured.
+        predicted: what exact theory says will be measured; NaN where it says nothing, or where the measurement is itself a
+            calculation of the theory.
         allowed: the closed range in which the claim's statement is true, fixed beforehand.
     """
 
@@ -139,7 +140,7 @@ class Finding:
 
     @property
     def _combined(self) -> Verdict:
-        outcomes = {e.outcome for e in self.evidence}
+        outcomes: set[Verdict] = {e.outcome for e in self.evidence}
         return outcomes.pop() if len(outcomes) == 1 else "conditional"
 
 
@@ -245,6 +246,6 @@ def _told(e: Evidence) -> dict[str, Any]:
     return {"what": e.what, **told, "allowed": [_json(bound) for bound in e.allowed], "outcome": e.outcome}
 
 
-def _json(number: float) -> float | str:
-    """JSON has no infinity and no NaN: those are written as text."""
-    return float(number) if math.isfinite(number) else str(float(number))
+def _json(number: float) -> float | str | None:
+    """JSON has no infinity, which is written as text, and no NaN, which is written as null."""
+    return None if math.isnan(number) else float(number) if math.isfinite(number) else str(float(number))

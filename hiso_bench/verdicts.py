@@ -9,7 +9,7 @@ from typing import Any
 
 def table(findings: list[dict[str, Any]]) -> str:
     """One line a claim, then what needs a reader: pins that differ, and why."""
-    lines = [f"{'claim':22} {'verdict':12} {'predicted':>10} {'measured':>10}  {'99.9 % interval':24} {'control':8} {'s':>5}"]
+    lines = [f"{'claim':22} {'verdict':12} {'predicted':>10} {'measured':>10}  {'interval':24} {'control':8} {'s':>5}"]
     for f in findings:
         interval = f"[{_number(f['low'])}, {_number(f['high'])}]"
         control = "-" if f["control"] is None else "works" if all(c["worked"] for c in f["controls"]) else "BROKEN"
@@ -35,7 +35,7 @@ def page(findings: list[dict[str, Any]]) -> str:
         "# Claims and verdicts",
         "",
         f"Written by `hiso-bench verify` ({made['version']}, {made['date']}, profile {made['profile']}) from the file beside it.",
-        "Intervals are 99.9 %; one number in the place of an interval was computed exactly.",
+        "Intervals are 99.9 %, or the smallest and the largest of several numbers that were computed exactly.",
         "",
         "| claim | source | verdict | why, or under which condition |",
         "|-|-|-|-|",
@@ -56,8 +56,7 @@ def page(findings: list[dict[str, Any]]) -> str:
 def _row(e: dict[str, Any], what: str, outcome: str) -> str:
     interval = "exact" if e["low"] == e["high"] else f"{_number(e['low'])} to {_number(e['high'])}"
     allowed = f"{_number(e['allowed'][0])} to {_number(e['allowed'][1])}"
-    theory = "-" if e["prediction"] == "nan" else _number(e["prediction"])
-    return f"| {_cell(what)} | {theory} | {_number(e['measured'])} | {interval} | {allowed} | {outcome} |"
+    return f"| {_cell(what)} | {_number(e['prediction'])} | {_number(e['measured'])} | {interval} | {allowed} | {outcome} |"
 
 
 def _cell(text: str) -> str:

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from hiso_bench import methods, records
+from hiso_bench import records
 from hiso_bench.experiments import Plan, Profile
-from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.stats import Interval, mean_interval
 from synthetic import floor, rates
-from synthetic.declared import Declared, Setting, simulate
+from synthetic.declared import Setting, simulate
 from synthetic.local_steps import tau_table
 from synthetic.rates import SHOWN, TARGET, flat, spike
 
-VERSION, KEY = 1, 2506
+VERSION, KEY = 2, 2506
 SPIKE = float(rates.L[4])
 """L = 100: the spike family's simulated point."""
 
@@ -112,36 +110,6 @@ def floor_point() -> Point:
     # It falls by 1/d a scalar: linear between scalars.
     scalars = [np.interp(-TARGET, -bands[:, i], np.arange(d + 1.0)) for i in (0, 1, 2)]
     return Point(place, Interval(*(float(n) / floor.PERTURBATIONS for n in scalars)), (1 - TARGET) * d / floor.PERTURBATIONS)
-
-
-def scaling_deviation(name: str, c: float = 64.0, rescaled: bool = True) -> float:
-    """How far the iterates on c f are from those on f when the step and H are scaled along: largest relative difference.
-
-    DeComFL: eta/c. HiSo with the oracle H: cH and the same eta. HiSo with a learned H: h_0, eps and so H times c^{2/3},
-    eta times c^{-1/3}. mu goes with H^{1/2}, so that the losses are evaluated at the same points. The noise is scaled with f.
-
-    Args:
-        name: "decomfl", "hiso-oracle" or "hiso".
-        c: the factor; a power of 64 scales without rounding.
-        rescaled: False keeps every option as it is, for a control.
-    """
-    ends = []
-    for factor in (1.0, c):
-        base = spike(10.0, 0.1)
-        setting = Setting(base.s * factor, base.h, base.x0, base.noise * factor**2)
-        problem = Declared(setting, (2,), KEY)
-        scale = factor if rescaled else 1.0
-        power = {"decomfl": 0.0, "hiso-oracle": 1.0, "hiso": 2 / 3}[name]
-        options: dict[str, Any] = {"lr": 0.02 * scale ** (power - 1), "mu": 1e-3 * scale ** (power / 2)}
-        if name == "hiso":
-            options |= {"h0": scale**power, "eps": 1e-8 * scale**power}
-        if name == "hiso-oracle":
-            options |= {"h": (torch.from_numpy(base.h * scale),), "eps": 0.0}
-        federation = Federation(problem, methods.build(name, options), FederationOptions(wire="float64", key=KEY))
-        for _ in range(30):
-            federation.round()
-        ends.append(federation.state.x[0].numpy())
-    return float(np.abs(ends[1] - ends[0]).max() / np.abs(ends[0]).max())
 
 
 def tables() -> dict[str, pd.DataFrame]:

@@ -124,7 +124,7 @@ def in_clients(rounds: float = SHOWN) -> tuple[Curve, ...]:
     """Error against m."""
     return (
         _curve("clients", "decomfl", "noise, many rounds", M, lambda m: error(flat(20, m=int(m)), rounds), -0.5),
-        _curve("clients", "decomfl", "noise, 1 round", M, lambda m: error(flat(20, m=int(m)), 1), 0),
+        _curve("clients", "decomfl", "noise, 10 rounds", M, lambda m: error(flat(20, m=int(m)), 10), 0),
         _curve("clients", "decomfl", "no noise, shared", M, lambda m: error(flat(200, m=int(m), sigma2=0), rounds), 0),
         _curve("clients", "decomfl", "no noise, own", M, lambda m: error(flat(200, 5, int(m), 0, True), rounds), -1),
     )

@@ -169,11 +169,12 @@ def growth_rates(
     return (total / (rounds - skip)).numpy()
 
 
-def noise_floor(case: Round, noise: ArrayLike, measured: NDArray | None = None) -> float:
-    """The limit of E f under gradient noise, for H in the directions or applied after the estimate.
+def floor_of_map(case: Round, noise: ArrayLike, measured: NDArray | None = None) -> float:
+    """The limit of E f under gradient noise as the fixed point of a map, for H in the directions or applied after the estimate.
 
-    The fixed point of the map of E x_j^2: `mode_operator`, or a `measured` one of shape (d, d). Momentum 0, Gaussian, mu = 0.
-    Worked out, with den_j = 2 - A eta lambda_j and F as in `theory.stability`, the part of the floor that is shared is
+    The map is that of E x_j^2: `mode_operator`, or a `measured` one of shape (d, d). Momentum 0, Gaussian, mu = 0. In the
+    directions the result is `theory.recursion.noise_floor`, which does not know the other order. With den_j = 2 - A eta lambda_j
+    and F as in `theory.stability`, the part of the floor that is shared is
 
         (eta/P) (sum_j 1/den_j) (sum_j v_j/(h_j den_j)) / (1 - F)    in the directions,
         (eta/P) (sum_j 1/(h_j den_j)) (sum_j v_j/den_j) / (1 - F)    after:    equal for isotropic noise.

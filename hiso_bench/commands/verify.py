@@ -71,7 +71,7 @@ class Verify:
         }
         jobs = min(self.jobs, len(wanted))
         work = (joblib.delayed(_decide)(claim) for claim in wanted)
-        done = joblib.Parallel(jobs, return_as="generator_unordered")(work)
+        done: Any = joblib.Parallel(jobs, return_as="generator_unordered")(work)
         for finding in tqdm(done, "verify", len(wanted), file=sys.stderr, disable=len(wanted) < 3 or not sys.stderr.isatty()):
             yield finding | made
 

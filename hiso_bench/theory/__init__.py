@@ -13,6 +13,7 @@ These modules are the yardstick the simulation is measured with, so they import 
 - `local_steps`: the moments of every client's model when tau > 1, for unequal clients;
 - `minibatch`: the recursion of least squares on fresh minibatches, whose noise moves with x;
 - `projection`: the recursion of the method that keeps the factor which HiSo's Eq 7 drops;
+- `learned`: what the H of HiSo settles on where the gradient stands still, and its scatter;
 - `spectra`: families of Hessians, and the numbers that say how hard they are.
 
 Symbols, used everywhere: f(x) = 1/2 x' S x (S the Hessian), g its gradient at x, H the preconditioner,

@@ -134,15 +134,7 @@ class Descent:
             r = r[..., None]
             return np.sum(start * _power(g, r) + kick * _sum(g, r), axis=-1) > goal
 
-        low, high = np.zeros(g.shape[:-1]), np.full(g.shape[:-1], 1.0)
-        reached = floor < goal
-        while np.any(grow := reached & above(high)):
-            low, high = np.where(grow, high, low), np.where(grow, 2 * high, high)
-        for _ in range(48):
-            middle = (low + high) / 2
-            up = above(middle)
-            low, high = np.where(up, middle, low), np.where(up, high, middle)
-        return np.where(reached, high, np.inf)
+        return crossing(above, floor < goal)
 
     def best_rounds(self, target: float) -> tuple[float, float]:
         """The constant learning rate in (0, eta*) with the fewest `rounds` to the target, and those rounds."""
@@ -177,6 +169,26 @@ class Descent:
         if found.fun < costs[i]:
             return float(np.exp(found.x)), float(found.fun)
         return float(tried[i]), float(costs[i])
+
+
+def crossing(above: Callable[[NDArray], NDArray[np.bool_]], reached: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The round r > 0, fractions allowed, at which a curve falls to its target: by doubling, then 48 halvings.
+
+    Args:
+        above: whether the curves are above their target at r, shape of `reached`.
+        reached: which curves ever fall to it.
+
+    Returns:
+        r, infinity where it is never reached; shape of `reached`.
+    """
+    low, high = np.zeros(np.shape(reached)), np.ones(np.shape(reached))
+    while np.any(grow := reached & above(high)):
+        low, high = np.where(grow, high, low), np.where(grow, 2 * high, high)
+    for _ in range(48):
+        middle = (low + high) / 2
+        up = above(middle)
+        low, high = np.where(up, middle, low), np.where(up, high, middle)
+    return np.where(reached, high, np.inf)
 
 
 def _column(r: ArrayLike) -> NDArray:

@@ -76,12 +76,6 @@ def budget(h: ArrayLike, level: float) -> float:
     return float(np.sum((np.asarray(h, dtype=np.float64) / level) ** 2 - 1))
 
 
-def participation(energy: ArrayLike) -> float:
-    """N_eff = (sum G)^2 / sum G^2: how many coordinates share the gradient; d if all do alike."""
-    energy = _energy(energy, 1)
-    return float(energy.sum() ** 2 / np.sum(energy**2))
-
-
 def width(P: int, ema_new: float) -> float:
     """The standard deviation of log h_j over coordinates in one snapshot, where d is large and no coordinate stands out.
 

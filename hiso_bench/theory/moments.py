@@ -96,8 +96,8 @@ def second_moment(
     """E dx dx' of one step (module docstring), exact for every mu and P.
 
     Traces of it are the papers' variance quantities. With M = E dx dx', at H = I and mu = 0:
-    tr M = (d+P+1)/P |g|^2 (Gaussian), (d+P-1)/P |g|^2 (sphere), and on the sphere
-    <S, M> <= (1 + (kappa d + d - 2)/(P (d+2))) L |g|^2, the factor of DeComFL's Theorem 2 (kappa = tr S / L).
+    tr M = (d+P+1)/P |g|^2 (Gaussian), (d+P-1)/P |g|^2 (sphere), and <S, M> <= (1 + (kappa d + d - 2)/(P (d+2))) L |g|^2
+    with kappa = tr S / L on the sphere: the factor of the sphere law, attained by a gradient along the steepest mode.
     For any H, Gaussian, P = 1 and mu = 0, <S, M> <= rho g'Cg with the rho of HiSo's Theorem 1.
 
     Args:

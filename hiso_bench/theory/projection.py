@@ -22,6 +22,8 @@ that of `recursion`, with a symmetric matrix:
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hiso_bench.theory.closed_form import crossing
+
 _NODES = 400
 
 
@@ -125,13 +127,8 @@ class ProjectedDescent:
         return np.maximum(decay, 0.0), np.sum(Q, axis=0) * (Q.T @ self._b0)
 
     def _rounds(self, decay: NDArray, share: NDArray, target: float) -> float:
-        goal, low, high = target * np.sum(self._b0), 0.0, 1.0
-        while share @ decay**high > goal:
-            low, high = high, 2 * high
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if share @ decay**middle > goal else (low, middle)
-        return high
+        goal = target * np.sum(self._b0)
+        return float(crossing(lambda r: np.asarray(share @ decay**r > goal), np.asarray(True)))
 
 
 def _positive(values: ArrayLike) -> NDArray[np.float64]:

@@ -50,6 +50,7 @@ def test_control_that_does_not_fail_leaves_the_claim_undecided(control):
 
 def test_what_is_not_a_number_is_not_allowed():
     assert evidence(exact(float("nan"))).outcome == "fails"
+    assert decide(CLAIM, lambda: finding(exact(float("nan")), control=INSIDE, expected="holds"))["measured"] is None
     assert Evidence("f", Interval(1.0, float("nan"), 1.0), 1.0, (0, 2)).outcome == "fails"
 
 

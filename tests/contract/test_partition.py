@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiso_bench.partition import dirichlet, iid, sample_batch
+from vision.problems import ImageProblem
 
 every_time = settings(derandomize=True, deadline=None, database=None)
 
@@ -201,3 +202,10 @@ def test_bad_options_of_dirichlet_are_named(options, says):
 def test_bad_options_of_the_others_are_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_the_images_of_a_batch_are_distinct_where_the_client_has_enough():
+    problem = ImageProblem("digits", clients=4, split="iid", batch_size=32)
+    for r in range(20):
+        images, _ = problem.batch(np.array(r % 4), r, 0)
+        assert len(np.unique(images.flatten(1).numpy(), axis=0)) == 32

@@ -79,9 +79,3 @@ def test_least_squares_leaves_a_share_of_n_over_d_and_nothing_at_the_end():
     for n in (10, 30):
         _, low, high = mean_interval(left[n])
         assert low < 1 - n / floor.DIMENSION < high
-
-
-def test_scaling_the_loss_scales_nothing_but_the_step():
-    for name in ("decomfl", "hiso-oracle", "hiso"):
-        assert rate_points.scaling_deviation(name) < 1e-10
-    assert rate_points.scaling_deviation("decomfl", c=2.0, rescaled=False) > 1e-3

@@ -23,7 +23,7 @@ def test_the_make_targets_exist():
 def test_the_commands_run_in_the_order_in_which_they_stand(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     commands = [line for line in SHELL if line and not line.startswith("make ")]
-    assert len(commands) == 2
+    assert len(commands) == 3
     for line in commands:
         program, *args = line.split()
         assert program == ".venv/bin/hiso-bench"
@@ -39,3 +39,11 @@ def test_the_python_blocks_run(block, monkeypatch):
 def test_the_pictures_and_links_exist():
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", TEXT):
         assert (catalogue.ROOT / target).exists(), target
+
+
+def test_the_verdicts_are_the_pinned_ones():
+    told = re.findall(r"^\| `([\w-]+)` \| (\w+) \|", TEXT, re.M)
+    assert len(told) >= 10
+    pinned = catalogue.claims()
+    for id_, verdict in told:
+        assert pinned[id_].verdict == verdict, id_

@@ -97,7 +97,7 @@ def test_the_curvature_factor_is_the_largest_ratio(seed, law, P):
     assert max_stable_step(s, h, P, law) >= 2 / c * (1 - 1e-12)
 
 
-def test_the_curvature_factor_is_rho_and_decomfl_s_factor():
+def test_the_curvature_factor_is_rho_and_that_of_the_sphere_law():
     s, h, d = spectra.power(30, 1.0), spectra.power(30, 1.0) + 0.1, 30
     assert bounds.curvature_factor(s, h, 1) == pytest.approx(bounds.rho(s, h))
     kappa = spectra.effective_rank(s)
@@ -209,3 +209,13 @@ def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError) as error:
         call()
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("tau", [1, 2, 5])
+def test_the_right_side_is_the_printed_sum(tau):
+    c = bounds.Setting(L=2, beta_l=0.5, beta_u=4, rho=7, phi=11, d=9, Delta=3, m=2, tau=tau, R=10, sigma_s=3, sigma_G=4)
+    found = bounds.theorem1(c, 0.1)
+    assert found.descent == pytest.approx(4 * 3 / (0.1 * tau * 10))
+    assert found.drift == pytest.approx(32 * 0.1 * (tau - 1) ** 2 * 2 * 11 * 25 / (0.5 * tau * 2))
+    assert found.noise == pytest.approx(16 * 0.1 * 7 * 25 / (0.5 * 2))
+    assert found.total == pytest.approx(sum(found))

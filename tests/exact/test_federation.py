@@ -162,3 +162,22 @@ def test_the_order_in_which_clients_answer_does_not_matter(problem, independent,
     measured = [f.measure(2, who, list(who), Warped(f.directions, f.method.warp(f.state))) for who in (ids, np.sort(ids))]
     for there, sorted_ in zip(*measured, strict=True):
         assert torch.equal(there, sorted_[ids])
+
+
+def test_a_client_with_directions_of_its_own_moves_x_along_those():
+    """Two of six clients, each measured and replayed along the directions of its own id, not of its place among the sampled."""
+    f = federation(quadratic(noise=0.0), "decomfl", sampled=2, independent=True, wire="float64")
+    places = set()
+    for r in range(6):
+        before, ids = f.state.x[0].clone(), participants(f.options.key, r, 6, 2)
+        places.add(tuple(ids))
+        expected = before.clone()
+        for client in ids:
+            batch = f.problem.batch(np.array(client), r, 0)
+            for p in range(3):
+                z = f.directions.draw(DirectionKey(r, 0, p, int(client)))[0]
+                s = (f.problem.loss((before + 1e-3 * z,), batch) - f.problem.loss((before,), batch)) / 1e-3
+                expected -= 0.05 * s * z / (2 * 3)
+        f.round()
+        assert torch.allclose(f.state.x[0], expected, rtol=1e-12, atol=1e-12)
+    assert any(ids != (0, 1) for ids in places)

@@ -47,7 +47,6 @@ def test_the_fixed_point_is_the_one_that_a_general_solver_finds():
 def test_equal_coordinates_have_a_closed_form(d, P):
     h = learned.fixed_point(np.full(d, 4.0), P)
     np.testing.assert_allclose(h, (4.0 * (d + P + 1) / P) ** (1 / 3), rtol=1e-13)
-    assert learned.participation(np.full(d, 4.0)) == pytest.approx(d)
 
 
 def test_the_fixed_point_scales_as_the_two_thirds_power_and_every_coordinate_without_gradient_has_the_floor():

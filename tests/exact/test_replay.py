@@ -1,11 +1,14 @@
 """The ledger alone gives the live state bit for bit, for every method, on float64 quadratics and a float32 network."""
 
 import pytest
+import torch
 
 from hiso_bench import methods
 from hiso_bench.audit import audit
 from hiso_bench.directions import Directions
 from hiso_bench.ledger import LedgerError
+from hiso_bench.points import Layout
+from hiso_bench.state import State
 from tests.helpers import PROBLEMS, bits, federation, quadratic, run
 
 ROUNDS = 6
@@ -72,6 +75,15 @@ def test_every_bit_of_the_state_is_in_the_fingerprint(part):
             values[index] ^= 1 << bit
     values[[0, 1]] = values[[1, 0]]
     assert f.state.fingerprint() != before
+
+
+def test_leaves_and_points_that_trade_places_change_the_fingerprint():
+    a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0])
+    layout = Layout(((3,), (3,)))
+    straight, crossed = State(layout, (a, b)).fingerprint(), State(layout, (b, a)).fingerprint()
+    assert straight != crossed
+    one = Layout(((3,),))
+    assert State(one, (a,), {"h": (b,)}).fingerprint() != State(one, (b,), {"h": (a,)}).fingerprint()
 
 
 def test_two_runs_of_one_key_are_equal_and_another_key_differs():

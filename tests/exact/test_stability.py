@@ -14,7 +14,7 @@ from hiso_bench.theory.moments import LAWS
 from hiso_bench.theory.operators import covariance_operator, mode_operator, spectral_radius
 from hiso_bench.theory.stability import growth, max_stable_step, stable_step_bounds, tight_stable_step_bounds
 from synthetic import stability_map
-from synthetic.stability import Round, families, growth_rates, measured_operator, noise_floor, published_step
+from synthetic.stability import Round, families, floor_of_map, growth_rates, measured_operator, published_step
 
 SPECTRUM, PRECONDITIONER = np.array([3.0, 1.0, 0.5, 0.2]), np.array([2.0, 0.5, 1.0, 0.7])
 MOMENTA = [0.0, 0.3, 0.9, 0.99]
@@ -149,10 +149,10 @@ def test_noise_floors_of_the_two_orders():
     case = Round(SPECTRUM, 0.4 * max_stable_step(SPECTRUM, PRECONDITIONER, 2), 2, PRECONDITIONER)
     for noise in (1.0, SPECTRUM):
         exact = recursion.noise_floor(SPECTRUM, PRECONDITIONER, case.eta, 2, 0.0, noise=noise)
-        np.testing.assert_allclose(noise_floor(case, noise), exact, rtol=1e-12)
+        np.testing.assert_allclose(floor_of_map(case, noise), exact, rtol=1e-12)
     after = case._replace(after=True)
-    np.testing.assert_allclose(noise_floor(after, 1.0), noise_floor(case, 1.0), rtol=1e-12)
-    assert abs(noise_floor(after, SPECTRUM) / noise_floor(case, SPECTRUM) - 1) > 0.02
+    np.testing.assert_allclose(floor_of_map(after, 1.0), floor_of_map(case, 1.0), rtol=1e-12)
+    assert abs(floor_of_map(after, SPECTRUM) / floor_of_map(case, SPECTRUM) - 1) > 0.02
 
 
 def test_the_order_matters_where_the_hessian_does_not_commute():
@@ -244,3 +244,11 @@ def test_the_map_is_computed_and_drawn(tmp_path, monkeypatch):
 def test_misuse_is_refused_with_the_reason(call, reason):
     with pytest.raises(ValueError, match=reason):
         call()
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_modes_without_curvature_count_in_the_dimension_of_the_law(law):
+    s, P = np.array([2.0, 1.0, 0.0, 0.0]), 2
+    eta = max_stable_step(s, 1.0, P, law)
+    steep = mode_operator(s, 1.0, eta, P, law)[:2, :2]  # what the flat modes receive never comes back
+    assert spectral_radius(steep) == pytest.approx(1, abs=1e-12)

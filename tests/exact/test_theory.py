@@ -127,13 +127,13 @@ def test_gradient_noise_enters_as_the_average_over_gradients():
     close(second_moment(g, C, S, 0.2, 3, noise=np.outer(shift, shift)), averaged)
 
 
-def test_traces_are_the_published_factors():
+def test_traces_are_the_factors_of_the_laws():
     d, P = 7, 3
     g, _, S = problem(d, key=13, diagonal=True)
     g2 = g @ g
     close(np.trace(second_moment(g, np.ones(d), S, 0, P)), (d + P + 1) / P * g2)
     close(np.trace(second_moment(g, np.ones(d), S, 0, P, "sphere")), (d + P - 1) / P * g2)
-    # DeComFL's Theorem 2: attained where g is along the top eigenvector.
+    # The factor of the sphere law: attained where g is along the top eigenvector.
     values, vectors = np.linalg.eigh(S)
     kappa = values.sum() / values[-1]
     weighted = np.sum(S * second_moment(vectors[:, -1], np.ones(d), S, 0, P, "sphere"))

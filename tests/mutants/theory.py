@@ -56,9 +56,7 @@ def _():
     return patched(matrices, "sampling_variance", lambda m, M: (M > 1) / m)
 
 
-@mutant(
-    "carried-from-the-last-round", "hiso_bench.theory.whitened", "a pass of many rounds couples them all by its first"
-)
+@mutant("carried-from-the-last-round", "hiso_bench.theory.whitened", "a pass of many rounds couples them all by its first")
 def _():
     from hiso_bench.theory.whitened import Whitened
 
@@ -96,11 +94,12 @@ def _():
                    mode(s, h, eta, P, law, momentum))  # fmt: skip
 
 
-@mutant("radius-of-the-real-part", "hiso_bench.theory.operators", "complex eigenvalues count by their real part")
+@mutant("flat-mode-counted-twice", "hiso_bench.theory.operators", "the sphere's constants are those of one dimension more")
 def _():
     from hiso_bench.theory import operators
 
-    return patched(operators, "spectral_radius", lambda operator: float(np.max(np.linalg.eigvals(np.asarray(operator)).real)))
+    constants = operators.constants
+    return patched(operators, "constants", lambda law, d: constants(law, d + 1))
 
 
 @mutant("lost-transverse-modes", "hiso_bench.theory.lyapunov", "the growth rate of k modes is that of one")
