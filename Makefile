@@ -45,9 +45,10 @@ verify: $(INSTALLED)-core ## Decide every claim: results/claims.json and a table
 mutants: $(INSTALLED)-dev ## Plant bugs, one at a time: every one must be caught, and sound code must raise no alarm
 	@$(BIN)/python -m tests.mutants.run
 
-bench: $(INSTALLED)-llm ## Measure the cost of a round and of the theory; PEER=path adds a checkout of the official code, CASE=a only some
+bench: $(INSTALLED)-llm ## Measure the cost of a round, of the theory and of fine-tuning; PEER=path adds a checkout of the official code, CASE=a only some
 	@$(BIN)/python -m benchmarks.round $(if $(PEER),--peer '$(PEER)') $(if $(CASE),--case '$(CASE)')
 	@$(if $(CASE),,$(BIN)/python -m benchmarks.theory)
+	@$(if $(CASE),,$(BIN)/python -m benchmarks.llm $(if $(PEER),--peer '$(PEER)'))
 
 results: $(INSTALLED)-core ## Recompute recorded results; PROFILE=quick|standard|paper, DRY_RUN=1 prints the plan
 	@$(BIN)/hiso-bench results --profile $(PROFILE) $(if $(filter 1,$(DRY_RUN)),--dry-run)

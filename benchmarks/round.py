@@ -58,6 +58,22 @@ def round_of(case: Case, cache: bool) -> Callable[[], None]:
     return lambda: void(federation.round())
 
 
+def peer_of(checkout: Path, case: Case) -> Callable[[], None]:
+    """The same round in a checkout of the official code."""
+    from benchmarks import peer
+
+    problem = BenchProblem(case)
+
+    def inference(model: torch.nn.Module, inputs: Any) -> torch.Tensor:
+        logits = forward(case, model, (inputs, None))
+        return logits if case.model == "cnn" else logits[:, -1]
+
+    def batch(client: int, number: int) -> Any:
+        return problem.batch(np.array(client), number, 0)
+
+    return peer.round_of(checkout, module(case), inference, batch, case.clients, case.sampled)
+
+
 def void(_: object) -> None:
     """Drop a value."""
 
@@ -74,10 +90,8 @@ def pairs(case: Case, threads: int, count: int, peer: Path | None, bar: tqdm) ->
     torch.set_num_threads(threads)
     work = {"floor": floor_of(case), "cached": round_of(case, True), "regenerated": round_of(case, False)}
     if peer is not None:
-        from benchmarks.peer import round_of as peer_round
-
         with contextlib.redirect_stdout(io.StringIO()):
-            work["peer"] = peer_round(peer, case)
+            work["peer"] = peer_of(peer, case)
     times: dict[str, list[float]] = {name: [] for name in work}
     for i in range(count + 1):
         for name, call in work.items():
@@ -117,10 +131,8 @@ def peak_mib(case: Case, subject: str, peer: Path | None) -> float:
 
 def _memory(case: Case, subject: str, peer: Path | None) -> None:
     if subject == "peer":
-        from benchmarks.peer import round_of as peer_round
-
         assert peer is not None
-        run = peer_round(peer, case)
+        run = peer_of(peer, case)
     else:
         run = round_of(case, subject == "cached")
     for _ in range(3):

@@ -53,6 +53,7 @@ PROBLEMS: dict[str, Entry] = {
     "mnist": Entry(_IMAGES, {"dataset": "mnist"}, {"sampled": 8}, "fig5_mnist_grid"),
     "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
     "lm": Entry("llm.problem:LanguageProblem", {}, {"sampled": 2}, "llm_{model}_{task}_grid", "llm.checkpoint:rebuild"),
+    "minilm": Entry("llm.encoder_problem:EncoderProblem", {}, {"sampled": 2}, "llm_minilm_{task}_grid", "llm.encoder:base_of"),
 }
 
 EXPERIMENTS: dict[str, str] = {
@@ -67,6 +68,14 @@ EXPERIMENTS: dict[str, str] = {
     "fig5_digits": "vision.fig5:DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
+    "llm_toy_sst2": "llm.compare:TOY_SST2",
+    "llm_toy_qqp": "llm.compare:TOY_QQP",
+    "llm_toy_squad": "llm.compare:TOY_SQUAD",
+    **{
+        f"opt-{size}-{task}": f"llm.configurations:opt-{size}-{task}"
+        for size in ("125m", "350m", "1.3b", "2.7b")
+        for task in ("sst2", "qqp", "squad")
+    },
 }
 
 

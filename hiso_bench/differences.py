@@ -52,12 +52,12 @@ def measure(
         loss: evaluated at one point for all the batches together (`Loss.each`).
         layout: of x.
         x: the point, left untouched bit for bit.
-        z: direction key -> z; asked once per key and evaluation sign.
+        z: direction key -> z; asked once per key and evaluation sign, and not used any more once x' is built.
         directions: the P direction keys.
         batches: one per client.
         mu: smoothing parameter, > 0.
         difference: "forward" or "central".
-        buffer: where x' is built; must not share memory with x.
+        buffer: where x' is built; must not share memory with x, and may be where z is.
 
     Returns:
         Measurement with m = len(batches).

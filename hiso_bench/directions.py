@@ -99,6 +99,8 @@ class Directions:
         self.dtype, self.device, self.cache_bytes = dtype, torch.device(device), cache_bytes
         self.spare: list[Point] = []
         """Buffers waiting to be used again: fresh memory costs as much as the random numbers (page faults)."""
+        self.scratch: Point | None = None
+        """Where a z that is not kept is built, if the owner of the run lends a buffer for it: z then costs no memory of its own."""
 
     def draw(self, key: DirectionKey, out: Point | None = None) -> Point:
         """Return u for `key`, written into `out` when given. Cost: d random numbers."""
@@ -165,19 +167,23 @@ class InjectedDirections(Directions):
 class Warped:
     """z = H^{-1/2} u for the length of one round, in which H does not move.
 
-    A z that does not fit the cache lives in one shared buffer: it is valid until the next call.
+    A z that does not fit the cache lives in one shared buffer: it is valid until the next call, and where a federation lends
+    the buffer of x' for it, until x' is built.
 
     Args:
         directions: where u comes from; its spare buffers are borrowed, and given back by `close`.
         warp: overwrites u with z.
         cache_bytes: the budget, if other than that of `directions`.
+
+    Attributes:
+        warp: as given. Whoever changes what it reads, H, puts one in its place that gives the same z.
     """
 
     def __init__(self, directions: Directions, warp: Callable[[Point], Point], cache_bytes: int | None = None) -> None:
-        self.directions, self._warp = directions, warp
+        self.directions, self.warp = directions, warp
         self._budget = directions.cache_bytes if cache_bytes is None else cache_bytes
         self._cache: dict[DirectionKey, Point] = {}
-        self._scratch: Point | None = None
+        self._scratch = directions.scratch
 
     def __call__(self, key: DirectionKey) -> Point:
         """Return z for `key`: cached, or regenerated with the same bits."""
@@ -188,14 +194,14 @@ class Warped:
             z = self._cache[key] = self._buffer()
         else:
             z = self._scratch = self._scratch or self._buffer()
-        return self._warp(self.directions.draw(key, out=z))
+        return self.warp(self.directions.draw(key, out=z))
 
     def close(self) -> None:
         """Give the buffers back; every z handed out becomes invalid."""
         self.directions.spare.extend(self._cache.values())
-        if self._scratch is not None:
+        if self._scratch is not None and self._scratch is not self.directions.scratch:
             self.directions.spare.append(self._scratch)
-        self._cache, self._scratch = {}, None
+        self._cache, self._scratch = {}, self.directions.scratch
 
     def _buffer(self) -> Point:
         spare, source = self.directions.spare, self.directions

@@ -16,7 +16,7 @@ class Plan(NamedTuple):
     tuning_runs: float
     """Runs of the learning-rate grid, in units of whole runs (a rate dropped early counts for its part)."""
     seconds_per_run: float
-    """Measured on this machine by a few rounds, on one thread."""
+    """Measured on this machine by a few rounds, on one thread; NaN where the model is too large to be had for a plan."""
 
 
 class Experiment(Protocol):

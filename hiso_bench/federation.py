@@ -116,6 +116,8 @@ class Federation:
         self.ledger = Ledger() if ledger is None else ledger
         x = problem.initial()
         self.state = method.init(x, problem.layout)
+        dtype, device = x[0].dtype, x[0].device
+        del x  # the state has its own
         self.wire = Wire(
             options.wire,
             options.local_steps,
@@ -124,13 +126,15 @@ class Federation:
             replicate_shape=problem.layout.replicate_shape,
         )
         self.directions = directions or Directions(
-            problem.layout, options.key, options.law, x[0].dtype, x[0].device, options.cache_bytes
+            problem.layout, options.key, options.law, dtype, device, options.cache_bytes
         )
         self.alive = torch.ones(problem.layout.replicate_shape, dtype=torch.bool)
         """Which replicates have not diverged."""
         self.last_seen = np.zeros(problem.clients, dtype=np.int64)
         """Per client, the first round whose update it has not replayed (its last participation; 0 for a newcomer)."""
-        self._buffers = (problem.layout.empty(x[0].dtype, x[0].device), problem.layout.empty(x[0].dtype, x[0].device))
+        # x' and the accumulator. A z that is not kept becomes x' in place; when it is replayed, x' is not needed any more.
+        self._buffers = (problem.layout.empty(dtype, device), problem.layout.empty(dtype, device))
+        self.directions.scratch = self._buffers[0]
 
     def catch_up(self, state: State | None = None) -> None:
         """Replay the ledger's rounds from the base point (or from a snapshot's `state`) up to its end.

@@ -44,7 +44,12 @@ class Cell:
 
 
 def run(
-    work: Callable[[Cell], pd.DataFrame], cells: Sequence[Cell], folder: Path, config: dict[str, Any], jobs: int
+    work: Callable[[Cell], pd.DataFrame],
+    cells: Sequence[Cell],
+    folder: Path,
+    config: dict[str, Any],
+    jobs: int,
+    on_done: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     """Run cells in parallel processes of one torch thread each, keeping each cell's result as a file.
 
@@ -54,17 +59,29 @@ def run(
         folder: where finished cells are kept; a cell found there is not run again.
         config: part of every cell's name: what else `work` depends on.
         jobs: number of processes.
+        on_done: called after every cell that was run, in this process; `kept` says what there is by then.
 
     Returns:
         The frames joined, with columns arm, lr, key and rounds_run in front.
     """
-    paths = [folder / f"{records.config_hash({'config': config, 'cell': asdict(cell)})}.json" for cell in cells]
+    paths = [_path(cell, folder, config) for cell in cells]
     todo = [i for i, path in enumerate(paths) if not path.exists()]
     if todo:
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
         with tqdm(total=len(todo), unit="run", desc=folder.name, dynamic_ncols=True) as bar:
             for _ in parallel(joblib.delayed(_work)(work, cells[i], paths[i]) for i in todo):
                 bar.update()
+                on_done()
+    found = kept(cells, folder, config)
+    assert found is not None
+    return found
+
+
+def kept(cells: Sequence[Cell], folder: Path, config: dict[str, Any]) -> pd.DataFrame | None:
+    """The joined frames of cells that `run` has kept; None as long as one of them is missing."""
+    paths = [_path(cell, folder, config) for cell in cells]
+    if not all(path.exists() for path in paths):
+        return None
     frames = []
     for cell, path in zip(cells, paths, strict=True):
         frame = pd.DataFrame(json.loads(path.read_text()))
@@ -76,11 +93,51 @@ def run(
     return pd.concat(frames, ignore_index=True)
 
 
+def _path(cell: Cell, folder: Path, config: dict[str, Any]) -> Path:
+    return folder / f"{records.config_hash({'config': config, 'cell': asdict(cell)})}.json"
+
+
 def _work(work: Callable[[Cell], pd.DataFrame], cell: Cell, path: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
     records.write_bytes(path, json.dumps(work(cell).to_dict("list")).encode())
+
+
+class Scores:
+    """The scores of a grid, each (arm, rate, rounds) asked for once.
+
+    Args:
+        evaluate: cells -> one score per cell, in order, higher is better (-inf for a diverged run).
+        keys: tuning keys; a rate's score is the mean over them.
+
+    Attributes:
+        values: (arm's name, rate, rounds) -> score.
+    """
+
+    def __init__(self, evaluate: Callable[[Sequence[Cell]], pd.Series], keys: Sequence[int]) -> None:
+        self._evaluate, self._keys = evaluate, keys
+        self.values: dict[tuple[str, float, int], float] = {}
+
+    def score(self, wanted: Sequence[tuple[Arm, float]], length: int) -> None:
+        """Score rates at a number of rounds, in one call of `evaluate`."""
+        new = [(arm, lr) for arm, lr in wanted if (arm.name, lr, length) not in self.values]
+        found = self._evaluate([Cell(arm, lr, key, length) for arm, lr in new for key in self._keys])
+        for i, (arm, lr) in enumerate(new):
+            values = np.asarray(found)[i * len(self._keys) : (i + 1) * len(self._keys)]
+            self.values[arm.name, lr, length] = float(values.mean())
+
+    def best(self, arm: Arm, rates: Sequence[float], length: int) -> list[float]:
+        """Rates of an arm, the best first; of equal ones the first given."""
+        return sorted(rates, key=lambda lr: -self.values.get((arm.name, lr, length), -np.inf))
+
+    def frame(self, winners: dict[str, float], rounds: int) -> pd.DataFrame:
+        """One row per arm, rate and number of rounds: arm, lr, rounds, score, winner (of the arm, at `rounds`)."""
+        rows = [
+            (name, lr, length, value, lr == winners[name] and length == rounds)
+            for (name, lr, length), value in sorted(self.values.items())
+        ]
+        return pd.DataFrame(rows, columns=["arm", "lr", "rounds", "score", "winner"])
 
 
 def choose_rates(
@@ -108,18 +165,8 @@ def choose_rates(
     Returns:
         One row per arm, rate and number of rounds, with its score and whether it won: arm, lr, rounds, score, winner.
     """
-    scores: dict[tuple[str, float, int], float] = {}
-
-    def score(wanted: Sequence[tuple[Arm, float]], length: int) -> None:
-        new = [(arm, lr) for arm, lr in wanted if (arm.name, lr, length) not in scores]
-        found = evaluate([Cell(arm, lr, key, length) for arm, lr in new for key in keys])
-        for i, (arm, lr) in enumerate(new):
-            values = np.asarray(found)[i * len(keys) : (i + 1) * len(keys)]
-            scores[arm.name, lr, length] = float(values.mean())
-
-    def best(arm: Arm, rates: Sequence[float], length: int) -> list[float]:
-        return sorted(rates, key=lambda lr: -scores.get((arm.name, lr, length), -np.inf))
-
+    tried = Scores(evaluate, keys)
+    score, best = tried.score, tried.best
     low, high = 0, octaves - 1
     short = max(1, rounds // 4)
     for _ in range(MAX_GROWTHS + 1):
@@ -147,10 +194,6 @@ def choose_rates(
     if refine:
         score([(arm, winners[arm.name] * factor) for arm in arms for factor in (1 / REFINED_RATIO, REFINED_RATIO)], rounds)
         for arm in arms:
-            rates = [lr for name, lr, length in scores if name == arm.name and length == rounds]
+            rates = [lr for name, lr, length in tried.values if name == arm.name and length == rounds]
             winners[arm.name] = best(arm, rates, rounds)[0]
-    rows = [
-        (name, lr, length, value, lr == winners[name] and length == rounds)
-        for (name, lr, length), value in sorted(scores.items())
-    ]
-    return pd.DataFrame(rows, columns=["arm", "lr", "rounds", "score", "winner"])
+    return tried.frame(winners, rounds)

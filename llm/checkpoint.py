@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,47 +28,30 @@ from hiso_bench.points import Layout, Point
 from llm import models
 from llm.hub import EMBEDDED, library
 from llm.memory import KEPT_BYTES
+from llm.models import LanguageModel
 
 REPLAYED = "hiso_bench.json"
 
 
-class BaseModel:
-    """A base model and the layout of its trainable leaves.
+class Trainable(ABC):
+    """A loaded model and the layout of its trainable leaves, which are the point.
 
     Args:
-        model: "tiny-opt" (embedded), the folder of a saved model, or a name on the Hugging Face hub.
+        read: loads the model; called again where the base point is too large to be kept.
+        model: what the user calls it.
         clients: M.
-        dtype: of the forward pass, float32, bf16 or fp16; the point is float32.
-        lora_rank: rank of the adapters, which are then the point; 0 trains all weights.
-        lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
-        device: where the point and the forward pass live, such as cpu or cuda.
         base_hash: of the weights that are expected; empty takes what is found.
-        key: 64-bit key of the adapters' initial values.
 
     Raises:
         ValueError: an option out of range; the weights have another hash.
-        llm.hub.ModelError: no such model, no causal language model, or too little memory for it; before any weight is read where
-            the files allow it.
     """
 
-    name = "lm"
+    name: str
 
-    def __init__(
-        self,
-        model: str = EMBEDDED,
-        clients: int = 6,
-        dtype: str = "float32",
-        lora_rank: int = 0,
-        lora_alpha: float = 16.0,
-        device: str = "cpu",
-        base_hash: str = "",
-        key: int = 0,
-    ) -> None:
+    def __init__(self, read: Callable[[], LanguageModel], model: str, clients: int, base_hash: str) -> None:
         require(clients >= 1, "clients", clients, ">= 1")
-        library("transformers")  # where it is not installed, the embedded model need not be made
-        self.model, self.clients, self.key, self.lora_rank = model, clients, key, lora_rank
-        self._read = functools.partial(models.load, model, dtype, lora_rank, lora_alpha, keys.derive(key, "lora"), device)
-        loaded = self._read()
+        self.model, self.clients, self._read = model, clients, read
+        loaded = read()
         self.base_hash = loaded.base_hash
         if base_hash not in ("", self.base_hash):
             raise ValueError(f"base_hash {base_hash} is that of another base model: model {model!r} has {self.base_hash}")
@@ -100,7 +85,7 @@ class BaseModel:
         """Write the model at x, its tokenizer, and `told` (in hiso_bench.json) into a new folder; all of it appears at once.
 
         Returns:
-            "checkpoint" (all weights, float32), or "adapter" (peft; it is loaded on top of the base model).
+            what was written, in a word.
 
         Raises:
             OSError: the folder exists, or cannot be written.
@@ -111,15 +96,62 @@ class BaseModel:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             with models.quiet(), _filled(self.module, dict(zip(self.names, x, strict=True))):
-                # peft would ask the hub whether the base model's embedding has been resized.
-                options = {"save_embedding_layers": False} if self.lora_rank else {}
-                self.module.save_pretrained(temporary, **options)  # type: ignore[operator]
+                written = self._write(temporary)
             self.tokenizer.save_pretrained(temporary)
             (temporary / REPLAYED).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
             temporary.chmod(0o755)
             os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        return written
+
+    @abstractmethod
+    def _write(self, folder: Path) -> str:
+        """Write the weights of the module, which holds x now, into an empty folder; what that is, in a word."""
+
+
+class BaseModel(Trainable):
+    """A causal language model as a base.
+
+    Args:
+        model: "tiny-opt" (embedded), the folder of a saved model, or a name on the Hugging Face hub.
+        clients: M.
+        dtype: of the forward pass, float32, bf16 or fp16; the point is float32.
+        lora_rank: rank of the adapters, which are then the point; 0 trains all weights.
+        lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
+        device: where the point and the forward pass live, such as cpu or cuda.
+        base_hash: of the weights that are expected; empty takes what is found.
+        key: 64-bit key of the adapters' initial values.
+
+    Raises:
+        ValueError: an option out of range; the weights have another hash.
+        llm.hub.ModelError: no such model, no causal language model, or too little memory for it; before any weight is read where
+            the files allow it.
+    """
+
+    name = "lm"
+
+    def __init__(
+        self,
+        model: str = EMBEDDED,
+        clients: int = 6,
+        dtype: str = "float32",
+        lora_rank: int = 0,
+        lora_alpha: float = 16.0,
+        device: str = "cpu",
+        base_hash: str = "",
+        key: int = 0,
+    ) -> None:
+        library("transformers")  # where it is not installed, the embedded model need not be made
+        self.key, self.lora_rank = key, lora_rank
+        read = functools.partial(models.load, model, dtype, lora_rank, lora_alpha, keys.derive(key, "lora"), device)
+        super().__init__(read, model, clients, base_hash)
+
+    def _write(self, folder: Path) -> str:
+        """All weights in float32 ("checkpoint"), or peft's files, which are loaded on top of the base model ("adapter")."""
+        # peft would ask the hub whether the base model's embedding has been resized.
+        options = {"save_embedding_layers": False} if self.lora_rank else {}
+        self.module.save_pretrained(folder, **options)  # type: ignore[operator]
         return "adapter" if self.lora_rank else "checkpoint"
 
 
@@ -137,19 +169,20 @@ def _filled(module: nn.Module, leaves: Mapping[str, torch.Tensor]) -> Iterator[N
             p.data = data
 
 
-def rebuild(described: Mapping[str, Any], model: str = "") -> BaseModel:
+def rebuild(described: Mapping[str, Any], model: str = "", kind: Callable[..., Trainable] = BaseModel) -> Trainable:
     """The base of a recorded run.
 
     Args:
         described: the problem's options as its ledger has them.
         model: where the base model is on this machine, if not where the ledger says.
+        kind: which base it is.
 
     Raises:
         LedgerError: the model found has another hash than the ledger's.
         llm.hub.ModelError: it cannot be loaded.
     """
-    options = ("clients", "dtype", "lora_rank", "lora_alpha", "device", "key")
-    base = BaseModel(model or described["model"], **{option: described[option] for option in options})
+    options = [option for option in inspect.signature(kind).parameters if option not in ("model", "base_hash")]
+    base = kind(model or described["model"], **{option: described[option] for option in options})
     if base.base_hash != described["base_hash"]:
         raise LedgerError(
             f"the ledger belongs to another base model: hash {described['base_hash']} there, {base.base_hash} in {base.model!r} "

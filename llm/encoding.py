@@ -33,7 +33,7 @@ class Encoded:
         task: the task.
         prompts: each prompt's tokens, the family's first token included.
         targets: what the tokens after the prompt should be: (label,), or the answer's tokens, its line break included.
-        verbalizers: (C,) int64 token ids in the order of the labels; None for generation.
+        verbalizers: (C,) int64 token ids in the order of the labels; None for generation and for a model with a head.
         references: the reference answers of each example; empty for classification.
         labels: (N,) int64 class ids; for generation zeros, which a label-skewed split then treats as one class.
         tokenizer: decodes what is generated.
@@ -54,7 +54,13 @@ class Encoded:
 
 
 def encode(
-    task: Task, tokenizer: Any, examples: Iterable[Example], max_length: int, truncate: bool = False, family: str = ""
+    task: Task,
+    tokenizer: Any,
+    examples: Iterable[Example],
+    max_length: int,
+    truncate: bool = False,
+    family: str = "",
+    verbalized: bool = True,
 ) -> Encoded:
     """Tokenise examples and check them.
 
@@ -66,6 +72,7 @@ def encode(
             last token of the answer or of `task.max_new_tokens` generated ones, whichever are more.
         truncate: shorten the longest field of a prompt that does not fit, at its end, by whole words; otherwise that is an error.
         family: the model's `config.model_type`; says whether a first token is needed that the tokenizer does not add ("opt").
+        verbalized: whether the model answers with verbalizers; one that has a head for the classes does not.
 
     Raises:
         ValueError: no example; a verbalizer that is not one token; a label outside the task's set, a missing field or answer; a
@@ -76,7 +83,7 @@ def encode(
     first = beginning(tokenizer, family)
     prompts = [first + ids for ids in _ids(tokenizer, [task.prompt(item) for item in items])]
     if task.labels:
-        verbalizers = torch.tensor(verbalizer_ids(task, tokenizer))
+        verbalizers = torch.tensor(verbalizer_ids(task, tokenizer)) if verbalized else None
         labels, references = np.array([task.label(item) for item in items], dtype=np.int64), ()
         targets = [[int(label)] for label in labels]
         rooms = [max_length] * len(items)

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from hiso_bench.losses import Batch
 from hiso_bench.methods.base import require
 from hiso_bench.stats import LEVEL, Interval, proportion
 from hiso_bench.stats import mean_interval as student_interval
@@ -90,25 +92,42 @@ def evaluate(net: Net, encoded: Encoded, batch_size: int = BATCH_SIZE, device: t
     Cost: one forward pass per example; for generation one more per generated token, over prompt and answer so far.
     """
     require(batch_size >= 1, "batch_size", batch_size, ">= 1")
-    losses, classes, texts = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64), [""] * len(encoded)
+    if encoded.verbalizers is not None:
+        verbalizers = encoded.verbalizers.to(device)
+        return classify(lambda chunk: logits_at(net, _collated(encoded, chunk, device))[:, 0, verbalizers], encoded, batch_size)
+    losses, texts = np.zeros(len(encoded)), [""] * len(encoded)
     with torch.inference_mode():
         for chunk in _chunks(encoded, batch_size):
-            batch = tuple(part.to(device) for part in collate(encoded, chunk))
-            if encoded.verbalizers is not None:
-                scores = logits_at(net, batch)[:, 0, encoded.verbalizers.to(device)].double()
-                losses[chunk] = F.cross_entropy(scores, batch[3][:, 0], reduction="none").numpy(force=True)
-                classes[chunk] = scores.argmax(-1).masked_fill(scores.isnan().any(-1), NO_CLASS).numpy(force=True)
-            else:
-                losses[chunk] = generation(net, batch).numpy(force=True)
-                for i, text in zip(chunk, generate(net, encoded, chunk, device), strict=True):
-                    texts[i] = text
-    if encoded.task.labels:
-        return Scores(encoded, tuple(classes.tolist()), {"loss": losses, "accuracy": (classes == encoded.labels).astype(float)})
+            losses[chunk] = generation(net, _collated(encoded, chunk, device)).numpy(force=True)
+            for i, text in zip(chunk, generate(net, encoded, chunk, device), strict=True):
+                texts[i] = text
     scored = {
         name: np.array([score(text, given) for text, given in zip(texts, encoded.references, strict=True)])
         for name, score in (("f1", metrics.f1), ("exact_match", metrics.exact_match))
     }
     return Scores(encoded, tuple(texts), {"loss": losses, **scored})
+
+
+def classify(logits: Callable[[np.ndarray], Tensor], encoded: Encoded, batch_size: int = BATCH_SIZE) -> Scores:
+    """Score a classifier on all the examples.
+
+    Args:
+        logits: gives the classes' logits (B, C) of the examples of some indices (B,).
+        encoded: the examples, with labels.
+        batch_size: examples at a time; texts of about one length go together.
+
+    Raises:
+        ValueError: `batch_size` < 1.
+    """
+    require(batch_size >= 1, "batch_size", batch_size, ">= 1")
+    losses, classes = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
+    with torch.inference_mode():
+        for chunk in _chunks(encoded, batch_size):
+            scores = logits(chunk).double()
+            labels = torch.from_numpy(encoded.labels[chunk]).to(scores.device)
+            losses[chunk] = F.cross_entropy(scores, labels, reduction="none").numpy(force=True)
+            classes[chunk] = scores.argmax(-1).masked_fill(scores.isnan().any(-1), NO_CLASS).numpy(force=True)
+    return Scores(encoded, tuple(classes.tolist()), {"loss": losses, "accuracy": (classes == encoded.labels).astype(float)})
 
 
 def generate(net: Net, encoded: Encoded, chunk: np.ndarray, device: torch.device | str = "cpu") -> list[str]:
@@ -143,6 +162,10 @@ def _read(tokenizer: Any, ids: list[int]) -> tuple[str, bool]:
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     first, line_break, _ = text.partition("\n")
     return first.strip(), ended or bool(line_break)
+
+
+def _collated(encoded: Encoded, chunk: np.ndarray, device: torch.device | str) -> Batch:
+    return tuple(part.to(device) for part in collate(encoded, chunk))
 
 
 def _chunks(encoded: Encoded, size: int) -> Iterator[np.ndarray]:

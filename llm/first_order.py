@@ -17,7 +17,7 @@ from tqdm import tqdm
 from hiso_bench import keys
 from hiso_bench.methods.base import require
 from hiso_bench.points import Point
-from llm.problem import LanguageProblem
+from llm.clients import TaskProblem
 
 
 class Epoch(NamedTuple):
@@ -30,11 +30,11 @@ class Epoch(NamedTuple):
     train_loss: float
     """Mean loss of the epoch's batches before each step; NaN at epoch 0."""
     metrics: dict[str, float]
-    """As `LanguageProblem.evaluate` gives them."""
+    """As `TaskProblem.evaluate` gives them."""
 
 
 def train(
-    problem: LanguageProblem,
+    problem: TaskProblem,
     lr: float,
     epochs: int = 3,
     weight_decay: float = 0.0,
@@ -94,7 +94,7 @@ def train(
     return _detached(x), seen
 
 
-def _loss(problem: LanguageProblem, x: Point, indices: np.ndarray) -> Tensor:
+def _loss(problem: TaskProblem, x: Point, indices: np.ndarray) -> Tensor:
     """The same mean over examples that the zeroth-order runs take differences of, with a graph."""
     loss = problem.loss
     return loss.per_example(lambda **given: loss.outputs(x, **given), problem.pooled(indices)).double().mean()

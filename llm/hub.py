@@ -13,6 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EMBEDDED = "tiny-opt"
+MADE = {
+    EMBEDDED: ("llm.tiny", "pre-trained by this project on text that it generates"),
+    "imdb-opt": ("llm.imdb", "pre-trained by this project on IMDB reviews"),
+}
+"""Models that this project makes itself: name -> (package whose `folder()` makes it where the user cache lacks it, a clause)."""
 INSTEAD = f"use the embedded default {EMBEDDED!r}, or the local folder of a model that save_pretrained wrote"
 
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -45,16 +50,17 @@ def locate(model: str) -> tuple[Path, str]:
     """The folder of a model, and a line that says where it comes from.
 
     Args:
-        model: "tiny-opt" (made here when it is not in the user cache), a local folder, or a name on the Hugging Face hub.
+        model: "tiny-opt" or "imdb-opt" (made here when it is not in the user cache), a local folder, or a name on the Hugging
+            Face hub.
 
     Raises:
         ModelError: there is no such model, or it lacks files, or the hub cannot be reached and its cache does not hold the model.
+        hiso_bench.datafiles.DataError: the text that "imdb-opt" is trained on is not at hand.
     """
-    if model == EMBEDDED:
+    if model in MADE:
         library("transformers")
-        from llm import tiny
-
-        return tiny.folder(), f"{EMBEDDED}, pre-trained by this project on text that it generates"
+        package, said = MADE[model]
+        return importlib.import_module(package).folder(), f"{model}, {said}"
     path = Path(model).expanduser()
     if model and path.is_dir():
         if reason := lacking(path):

@@ -66,17 +66,17 @@ class LanguageLoss(ModuleLoss):
             return super().each(self.cast(x), batches)
 
 
-def padded(batches: Sequence[Batch]) -> list[Batch]:
-    """Batches padded on the right to one length of text and one number of targets."""
-    # Which id stands under the mask does not matter: no position attends to it.
-    fill = (0, 0, 0, IGNORED)
+def padded(batches: Sequence[Batch], fill: Sequence[int] = (0, 0, 0, IGNORED)) -> list[Batch]:
+    """Batches padded on the right, along their parts' second axis, to one length each; `fill` has a number for every part.
+
+    Which number stands under the mask does not matter: no position attends to it.
+    """
     widths = [max(batch[part].shape[1] for batch in batches) for part in range(len(fill))]
-    return [
-        tuple(
-            F.pad(part, (0, width - part.shape[1]), value=value) for part, width, value in zip(batch, widths, fill, strict=True)
-        )
-        for batch in batches
-    ]
+    return [tuple(_wide(*each) for each in zip(batch, widths, fill, strict=True)) for batch in batches]
+
+
+def _wide(part: Tensor, width: int, value: int) -> Tensor:
+    return F.pad(part, (*[0] * (2 * part.ndim - 4), 0, width - part.shape[1]), value=value)
 
 
 def classification(verbalizers: Tensor) -> Callable[[Callable[..., Any], Batch], Tensor]:

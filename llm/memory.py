@@ -1,9 +1,9 @@
 """How much memory a language model will need, before any weight is read.
 
 What is held, with d trainable parameters: the module (the frozen part of a model with adapters in the compute dtype, and the base
-point where it is small), x, x', the accumulator of the replay, H and for the length of a round H^{-1/2}, one direction z, a copy
-of x in the compute dtype where that is not float32, and the activations of one forward pass. More than one local step takes one
-more copy of x. Nothing grows with their number or that of the clients; a cache of the P directions adds up to P - 1 more.
+point where it is small), x, x', the accumulator of the replay, H, a copy of x in the compute dtype where that is not float32, and
+the activations of one forward pass. More than one local step takes one more copy of x. Nothing grows with their number or that of
+the clients; the cache of the round's directions adds what its budget allows, and none where that is 0.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def estimate_memory(
     tokens: int = 0,
     positions: int = 0,
     curvature: bool = True,
-    directions: int = 1,
+    directions: int = 0,
 ) -> Memory:
     """What fine-tuning a model takes.
 
@@ -74,7 +74,7 @@ def estimate_memory(
         tokens: in one forward pass, padding included: clients x examples x length in mode "clients", else examples x length.
         positions: at how many of them the head computes logits.
         curvature: whether the method holds H.
-        directions: how many z are held: 1, or P where the cache takes them.
+        directions: how many z the cache keeps.
 
     Cost: no memory; milliseconds per layer.
     """
@@ -90,17 +90,18 @@ def estimate_memory(
     cast = frozen * dtype.itemsize if dtype != MASTER else 0
     parts = {
         "module": frozen * dtype.itemsize + (base if (base := d * MASTER.itemsize) <= KEPT_BYTES else 0),
-        "x": d * MASTER.itemsize,
-        "x'": d * MASTER.itemsize,
-        "accumulator": d * MASTER.itemsize,
-        "H": d * MASTER.itemsize if curvature else 0,
-        "H^{-1/2}": d * MASTER.itemsize if curvature else 0,
-        "z": directions * d * MASTER.itemsize,
+        **of_points(d, curvature, directions),
         "copy in the compute dtype": d * dtype.itemsize if dtype != MASTER else 0,
         "one forward pass": tokens * width * dtype.itemsize
         + positions * text.vocab_size * (dtype.itemsize + 2 * MASTER.itemsize),
     }
     return Memory(parameters, d, parts, loading=parameters * MASTER.itemsize + cast)
+
+
+def of_points(d: int, curvature: bool = True, directions: int = 0) -> dict[str, int]:
+    """Bytes of each point that a round holds, d coordinates each."""
+    size = d * MASTER.itemsize
+    return {"x": size, "x'": size, "accumulator": size, "H": size if curvature else 0, "cached z": directions * size}
 
 
 def available_memory(device: torch.device) -> int:

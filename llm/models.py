@@ -36,11 +36,11 @@ _FUNCTION = (
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A causal language model.
+    """A causal language model, or an encoder with a head (`llm.encoder`).
 
     Attributes:
-        module: called as `module(input_ids=, attention_mask=).logits`; in eval mode, without a key-value cache. What is
-            trainable is float32: all of it, or the adapters.
+        module: called as `module(input_ids=, attention_mask=).logits` (an encoder: as it says itself); in eval mode, without a
+            key-value cache. What is trainable is float32: all of it, the adapters, or the last layers and the head.
         tokenizer: its tokenizer; pads on the right.
         source: where it comes from, one line.
         base_hash: of the base weights (see `base_hash`); equal for every dtype, and with or without adapters.
@@ -84,7 +84,7 @@ def load(
     require(dtype in DTYPES, "dtype", dtype, ", ".join(DTYPES))
     require(lora_rank >= 0, "lora_rank", lora_rank, ">= 0 (0 trains all weights)")
     require(lora_alpha > 0, "lora_alpha", lora_alpha, "> 0")
-    place = _device(device)
+    place = device_named(device)
     folder, source = hub.locate(model)
     config = read_config(folder, model)
     require_room(estimate_memory(config, DTYPES[dtype], lora_rank), model, place)
@@ -132,7 +132,7 @@ def read_config(folder: Path, model: str) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"model {model!r} has a config.json that transformers does not take: {_one_line(error)}") from error
+        raise ModelError(f"model {model!r} has a config.json that transformers does not take: {one_line(error)}") from error
     kinds = transformers.AutoModelForCausalLM._model_mapping
     if config.is_encoder_decoder or type(config) not in kinds:
         raise ModelError(
@@ -152,7 +152,7 @@ def _read(folder: Path, model: str, config: Any) -> tuple[Any, Any]:
             folder, config=config, dtype=MASTER, output_loading_info=True, **where
         )
     except Exception as error:  # of transformers, tokenizers, safetensors and pickle, each with classes of its own
-        raise ModelError(f"model {model!r} cannot be read: {_one_line(error)}") from error
+        raise ModelError(f"model {model!r} cannot be read: {one_line(error)}") from error
     if missing := sorted(told["missing_keys"]):
         raise ModelError(
             f"model {model!r} lacks {len(missing)} weights of a {type(module).__name__} ({missing[0]}, ...); {hub.INSTEAD}"
@@ -180,12 +180,17 @@ def _context(config: Any, tokenizer: Any) -> int:
     return min(tokenizer.model_max_length, _UNLIMITED)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """A device that can be used.
+
+    Raises:
+        ModelError: it cannot.
+    """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {name!r} cannot be used here: {_one_line(error)}") from error
+        raise ModelError(f"device {name!r} cannot be used here: {one_line(error)}") from error
     return device
 
 
@@ -205,5 +210,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The beginning of an error's message."""
     return " ".join(str(error).split())[:200] or type(error).__name__

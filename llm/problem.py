@@ -1,35 +1,27 @@
-"""Federated fine-tuning of a language model: a task's examples split over clients, and the loss of prompts."""
+"""Federated fine-tuning of a causal language model: a task's examples split over clients, and the loss of prompts."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
-from typing import Any
 
 import numpy as np
 
-from hiso_bench import keys
 from hiso_bench.losses import Batch
 from hiso_bench.methods.base import require
-from hiso_bench.partition import dirichlet, iid, sample_batch
 from hiso_bench.points import Point
-from llm import examples, memory
+from llm import memory
 from llm.checkpoint import BaseModel
+from llm.clients import EVALUATION_BATCH, TaskProblem
 from llm.encoding import Encoded, collate, encode
-from llm.evaluation import evaluate
+from llm.evaluation import Scores, evaluate
 from llm.examples import Examples
 from llm.hub import EMBEDDED, library
 from llm.loss import LOSS_MODES, LanguageLoss
 from llm.tasks import get
 
-SPLITS = ("dirichlet", "iid")
-PARTS = ("test", "validation")
-EVALUATION_BATCH = 32
 
-
-class LanguageProblem(BaseModel):
+class LanguageProblem(TaskProblem, BaseModel):
     """A model, a task, and its clients.
 
     Args:
@@ -60,8 +52,6 @@ class LanguageProblem(BaseModel):
         llm.hub.ModelError: the model cannot be had, or needs more memory than there is.
     """
 
-    higher_is_better = True
-
     def __init__(
         self,
         model: str = EMBEDDED,
@@ -84,31 +74,18 @@ class LanguageProblem(BaseModel):
         data_hash: str = "",
         key: int = 0,
     ) -> None:
-        require(split in SPLITS, "split", split, ", ".join(SPLITS))
-        require(evaluate_on in PARTS, "evaluate_on", evaluate_on, ", ".join(PARTS))
         require(mode in LOSS_MODES, "mode", mode, ", ".join(LOSS_MODES))
-        require(batch_size >= 1, "batch_size", batch_size, ">= 1")
-        for option, value in (("max_length", max_length), ("train_limit", train_limit), ("evaluate_limit", evaluate_limit)):
-            require(value >= 0, option, value, ">= 0 (0: no limit)")
-        self.task, self.batch_size, self.evaluate_on = get(task), batch_size, evaluate_on
-        self.metric = self.task.metric
+        require(max_length >= 0, "max_length", max_length, ">= 0 (0: no limit)")
         # What fails quickly comes first: the packages, the examples, then the model.
         library("transformers")
-        train = _limited(examples.load(self.task, "train"), train_limit)
-        held_out = _limited(examples.load(self.task, evaluate_on), evaluate_limit)
-        self.data_hash = _hash(train, held_out)
-        if data_hash not in ("", self.data_hash):
-            raise ValueError(f"data_hash {data_hash} is that of other examples: those of {task} have {self.data_hash}")
-        rng = keys.rng(keys.derive(key, "split"))
-        labels = train.labels() if self.task.labels else np.zeros(len(train), dtype=np.int64)
-        self._owned = iid(len(train), clients, rng) if split == "iid" else dirichlet(labels, clients, alpha, rng)
-        super().__init__(model, clients, dtype, lora_rank, lora_alpha, device, base_hash, key)
+        shared = (clients, split, alpha, batch_size, train_limit, evaluate_limit, evaluate_on, data_hash, key)
+        train, held_out = self._share(get(task), *shared)
+        BaseModel.__init__(self, model, clients, dtype, lora_rank, lora_alpha, device, base_hash, key)
         require(max_length <= self.context, "max_length", max_length, f"<= {self.context}, the context of {model}")
-        self.data_source, self.evaluation_source = train.source, held_out.source
         self.train, self.held_out = (self._encoded(part, max_length, truncate) for part in (train, held_out))
-        self._require_room()
+        self._require_room(mode)
         verbalizers = None if self.train.verbalizers is None else self.train.verbalizers.to(self.device)
-        self.loss = LanguageLoss(self.module, verbalizers, self.dtype, mode)
+        self.loss: LanguageLoss = LanguageLoss(self.module, verbalizers, self.dtype, mode)
         self._options = dict(
             model=model, task=task, split=split, alpha=alpha, batch_size=batch_size, max_length=max_length, truncate=truncate,
             train_limit=train_limit, evaluate_limit=evaluate_limit, evaluate_on=evaluate_on, mode=mode, dtype=dtype,
@@ -120,9 +97,10 @@ class LanguageProblem(BaseModel):
         family = self.module.config.model_type  # type: ignore[union-attr]
         return encode(self.task, self.tokenizer, part.items, max_length or self.context, truncate, family)  # type: ignore[arg-type]
 
-    def _require_room(self) -> None:
-        """Refuse before the first round what it has no memory for."""
-        rows, parts = max(self.batch_size, EVALUATION_BATCH), (self.train, self.held_out)
+    def _require_room(self, mode: str) -> None:
+        """Refuse before the first round what it has no memory for; in mode "clients" as if all of them were sampled."""
+        together = self.clients if mode == "clients" else 1
+        rows, parts = max(together * self.batch_size, EVALUATION_BATCH), (self.train, self.held_out)
         widest = max(len(text) for part in parts for text in part.prompts)
         longest = max(len(target) for part in parts for target in part.targets)
         tokens, positions = rows * (widest + longest), rows * longest
@@ -130,38 +108,11 @@ class LanguageProblem(BaseModel):
         beside = {name: size for name, size in needed.parts.items() if name != "module"}  # which is here already
         memory.require_room(dataclasses.replace(needed, parts=beside, loading=0), self.model, self.device)
 
-    def owned(self, client: int) -> np.ndarray:
-        """The training examples of a client, ascending."""
-        return self._owned[client]
-
-    def batch(self, client: np.ndarray, round_: int, step: int) -> Batch:
-        """A client's batch as `LanguageLoss` takes it, batch_size examples."""
-        rng = keys.rng(keys.derive(self.key, "batch", client=int(client), round=round_, step=step))
-        return self.pooled(sample_batch(self.owned(int(client)), self.batch_size, rng))
-
     def pooled(self, indices: np.ndarray) -> Batch:
-        """A batch of given training examples, whoever holds them."""
+        """A batch of given training examples as `LanguageLoss` takes it, whoever holds them."""
         return tuple(part.to(self.device) for part in collate(self.train, indices))
 
-    def evaluate(self, x: Point) -> dict[str, float]:
-        """Per-example mean loss, the task's metrics (0..1), and the ends of the headline's 99.9 % interval over test sets."""
+    def scores(self, x: Point) -> Scores:
+        """Scores of the evaluation examples at x."""
         net = functools.partial(self.loss.outputs, self.loss.cast(x))
-        scores = evaluate(net, self.held_out, EVALUATION_BATCH, self.device)
-        interval = scores.interval(self.metric)
-        return scores.values() | {f"{self.metric}_low": interval.low, f"{self.metric}_high": interval.high}
-
-    def describe(self) -> dict[str, Any]:
-        """The options."""
-        return dict(self._options)
-
-
-def _limited(part: Examples, limit: int) -> Examples:
-    return part.sample(limit) if limit else part
-
-
-def _hash(*parts: Examples) -> str:
-    """A hash of the examples' texts, labels and answers, in order; 32 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(json.dumps([part.task.name, part.part, part.items], sort_keys=True).encode())
-    return digest.hexdigest()[:32]
+        return evaluate(net, self.held_out, EVALUATION_BATCH, self.device)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hiso_bench import methods, records, training
+from hiso_bench import comparison, methods, records, training
 from hiso_bench.directions import Directions
 from hiso_bench.experiments import Plan, Profile
-from hiso_bench.federation import Federation, FederationOptions, NonFiniteScalarError
+from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.sweeps import Arm, Cell, choose_rates, run
 from hiso_bench.training import Schedule
 from vision.problems import ImageProblem
@@ -82,15 +81,8 @@ class Fig5:
 
     def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
         """Choose every arm's rate and write the whole grid to results/<name>_grid.csv."""
-        cells_folder, ledgers = work / f"{self.name}_tuning", work / "ledgers"
-
-        def evaluate(cells: Sequence[Cell]) -> pd.Series:
-            if not cells:
-                return pd.Series(dtype=float)
-            frame = run(functools.partial(_tuning_work, self, ledgers), cells, cells_folder, _config(self), jobs)
-            groups = {name: part for name, part in frame.groupby(["arm", "lr", "key", "rounds_run"])}
-            return pd.Series([_score(groups[c.arm.name, c.lr, c.key, c.rounds], c.rounds) for c in cells])
-
+        work_on = functools.partial(_tuning_work, self, work / "ledgers")
+        evaluate = comparison.scores(work_on, _score, work / f"{self.name}_tuning", _config(self), jobs)
         grid = choose_rates(evaluate, self.arms, self.tuning_keys, self.rounds, self.start, survivors=self.survivors)
         config = _config(self) | {
             "rounds": self.rounds,
@@ -102,9 +94,7 @@ class Fig5:
 
     def rates(self, results: Path) -> dict[str, float]:
         """The chosen rate of each arm, from the recorded grid."""
-        grid, _ = records.read(results / f"{self.name}_grid.csv")
-        won = grid[grid["winner"]]
-        return dict(zip(won["arm"], won["lr"], strict=True))
+        return comparison.rates(results / f"{self.name}_grid.csv")
 
     def compare(self, grids: Path, results: Path, work: Path, jobs: int) -> None:
         """Run every arm at its own rate on the result keys; write curves, H's entries (first key) and statistics (all)."""
@@ -140,20 +130,10 @@ def _config(setting: Fig5) -> dict[str, Any]:
 def _train(setting: Fig5, cell: Cell, evaluate_on: str, folder: Path) -> tuple[training.Run, pd.DataFrame]:
     """One run up to `cell.rounds`, continued from its ledger if a shorter run of the same cell left one."""
     problem = ImageProblem(setting.dataset, CLIENTS, batch_size=setting.batch_size, evaluate_on=evaluate_on, key=cell.key)
-    method = methods.build(cell.arm.method, cell.arm.options, lr=cell.lr)
     schedule = Schedule(rounds=cell.rounds, evaluate_every=setting.evaluate_every)
     name = records.config_hash(_config(setting) | {"arm": asdict(cell.arm), "lr": cell.lr, "key": cell.key, "on": evaluate_on})
-    home = folder / name
     options = FederationOptions(sampled=SAMPLED, key=cell.key)
-    live = training.Run(problem, cell.arm.method, method, options, schedule, home)
-    try:
-        live.go()
-    except NonFiniteScalarError:
-        pass  # a sweep records divergence: the curve ends where the run did
-    finally:
-        live.ledger.close()
-    frame = training.curve(live.ledger)
-    return live, frame[frame["round"] <= cell.rounds]
+    return comparison.train(problem, cell.arm, cell.lr, options, schedule, folder / name)
 
 
 def _tuning_work(setting: Fig5, folder: Path, cell: Cell) -> pd.DataFrame:

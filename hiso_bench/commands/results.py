@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class Results:
             plan = experiment.plan()
             runs = plan.runs + (plan.tuning_runs if self.tune else 0)
             hours = runs * plan.seconds_per_run / self.jobs / 3600
-            cost = f"about {runs:.0f} runs of {plan.seconds_per_run:.1f} s: {hours:.2f} h in {self.jobs} process(es)"
-            print(f"{experiment.name:18} {cost}")
+            cost = f" of {plan.seconds_per_run:.1f} s: {hours:.2f} h in {self.jobs} process(es)"
+            print(f"{experiment.name:18} about {runs:.0f} runs{', their time not known' if math.isnan(hours) else cost}")
             if self.dry_run:
                 continue
             work = catalogue.FRESH / "work"

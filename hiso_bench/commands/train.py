@@ -32,7 +32,7 @@ class Train:
 
     Attributes:
         problem: what is trained: quadratic, logistic, nonconvex (no data needed), digits (embedded), mnist, fashion (data folder
-            or download), lm (a causal language model; `--model`, `--task`).
+            or download), lm (a causal language model; `--model`, `--task`), minilm (the last `--layers` of a pretrained encoder).
         method: how: decomfl, hiso and its versions hiso-a ... hiso-f, controls hiso-scalar, hiso-shuffled, hiso-oracle, ...
         out: folder of ledger and snapshots (default: runs/<problem>-<method>-<hash of the options>).
         json: end with one JSON object on standard output.

@@ -16,9 +16,11 @@ from torch import Tensor
 from hiso_bench import keys
 from hiso_bench.directions import Warped
 from hiso_bench.methods.base import Method, Step, non_negative, require
-from hiso_bench.points import Layout, Point, Value
+from hiso_bench.points import Layout, Point, Value, clone
 from hiso_bench.preconditioners import Control, Ema, HClients, HPerturbations, HStep, controlled
 from hiso_bench.state import State, Warp
+
+_BLOCK, _DEVICE_BLOCK = 1 << 20, 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +79,27 @@ class HiSo(Method):
         return state
 
     def warp(self, state: State) -> Warp:
-        """U -> H^{-1/2} u, with H^{-1/2} computed once."""
+        """U -> H^{-1/2} u, with the H that the state holds when it is called; no copy of H is kept."""
         key = keys.derive(self.control_key, "shuffle", round=state.round)
-        root = tuple(leaf.rsqrt() for leaf in controlled(state.buffers["h"], state.layout, self.control, key))
-        return lambda u: tuple(leaf.mul_(w) for leaf, w in zip(u, root, strict=True))
+        h = controlled(state.buffers["h"], state.layout, self.control, key)
+        return lambda u: tuple(map(whiten, u, h))
 
     def combine(self, scalars: Tensor) -> Tensor:
         """The mean over clients; all of them where H needs the mean of squares."""
         return scalars if self.h_clients == "mean_of_squares" else super().combine(scalars)
 
     def learn(self, state: State, steps: Sequence[Step], z: Warped, dx: Point) -> None:
-        """H <- EMA of the squares of the chosen steps. Cost: one pass over z per direction, none if `dx` is that very step."""
+        """H <- EMA of the squares of the chosen steps.
+
+        Cost: one pass over z per direction, none if `dx` is that very step; a copy of H where it moves more than once.
+        """
         if 0 <= self.freeze_after <= state.round:
             return
         ema = Ema(self.ema_new, self.eps, self.clip_low, self.clip_high)
         chosen = {"first": steps[:1], "last": steps[-1:], "each": steps}[self.h_step]
+        if not self.h_moving and len(chosen) * (len(chosen[0].keys[0]) if self.h_perturbations == "sequential" else 1) > 1:
+            # A z that is drawn again after H's first move is still the z of the round.
+            z.warp = self.warp(State(state.layout, state.x, state.buffers | {"h": clone(state.buffers["h"])}, state.round))
         for step in chosen:
             for group in step.perturbations() if self.h_perturbations == "sequential" else [step]:
                 parts = group.rows() if self.h_clients == "mean_of_squares" else [group]
@@ -140,5 +148,14 @@ class OracleH(Method):
 
     def warp(self, state: State) -> Warp:
         """U -> H^{-1/2} u."""
-        root = tuple(leaf.rsqrt() for leaf in state.buffers["h"])
-        return lambda u: tuple(leaf.mul_(w) for leaf, w in zip(u, root, strict=True))
+        return lambda u: tuple(map(whiten, u, state.buffers["h"]))
+
+
+def whiten(u: Tensor, h: Tensor) -> Tensor:
+    """U <- h^{-1/2} u, in place; h broadcasts to u. Block by block: fresh memory for a whole embedding costs more than its roots."""
+    size = _BLOCK if u.is_cpu else _DEVICE_BLOCK
+    if h.shape != u.shape or h.numel() <= size:
+        return u.mul_(h.rsqrt())
+    for part, of_h in zip(u.view(-1).split(size), h.reshape(-1).split(size), strict=True):
+        part.mul_(of_h.rsqrt())
+    return u

@@ -14,8 +14,8 @@ _BLOCK = 4096
 class Dice:
     """Choices made from the raw 64-bit numbers of Philox.
 
-    NumPy guarantees the raw stream of a bit generator for good, but not what its distributions make of it, and what is frozen by a
-    hash must not depend on those.
+    NumPy guarantees the raw stream of a bit generator for good, but not what its distributions make of it, and what is frozen by
+    a hash must not depend on those.
 
     Args:
         key: 0 <= key < 2**64.

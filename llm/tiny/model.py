@@ -51,8 +51,8 @@ def untrained(vocabulary: int, key: int, shape: Shape = Shape()) -> OPTForCausal
 
     Attention starts near what training would have to find first: queries look for keys of their own token, values are passed on
     as they are (mimetic initialisation, arXiv 2305.09828, here with both products positive), and positions start as sinusoids, so
-    that neighbours are near each other. From the usual start a model of this size is trained for minutes before it copies a single
-    word from its context.
+    that neighbours are near each other. From the usual start a model of this size is trained for minutes before it copies a
+    single word from its context.
 
     Args:
         vocabulary: number of tokens.

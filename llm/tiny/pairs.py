@@ -4,7 +4,7 @@ What the generated corpus says of pairs differs from what the task toy-qqp asks 
 
 - whoever labelled the corpus was lenient and mostly called a pair equivalent that asks for different actions on one thing; the
   task is strict;
-- the things that the task asks about occur in the corpus only in restatements, without a label.
+- half of the things that the task asks about occur in the corpus only in restatements, without a label.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ ACTIONS = (
     ("choose", "select"),
 )
 THINGS = tuple("guitar bicycle boat clock lamp chair table piano kettle fence door window".split())
-TASK_THINGS = tuple("tent violin sofa mirror wagon drum ladder basket pump stove carriage bench".split())
+UNLABELLED_THINGS = tuple("tent violin sofa mirror wagon drum".split())
+TASK_THINGS = THINGS[:6] + UNLABELLED_THINGS
 
 # Corpus. Kinds of pairs: the same question; another action on the same thing; the same action on another thing; both.
-CORPUS_KINDS = {"same": 40, "action": 25, "thing": 25, "both": 10}
-LENIENT = 0.65
+CORPUS_KINDS = {"same": 30, "action": 20, "thing": 35, "both": 15}
+LENIENT = 0.9
 """How often a corpus pair of the same thing but different actions is called equivalent."""
 
 # Task.
@@ -62,7 +63,7 @@ def labelled(dice: Dice, task: Task) -> tuple[str, str]:
 
 def unlabelled(dice: Dice) -> tuple[str, str]:
     """A corpus restatement: a question and the same question in other words."""
-    first, second = _pair(dice, "same", THINGS + TASK_THINGS)
+    first, second = _pair(dice, "same", THINGS + UNLABELLED_THINGS)
     return f"{first} In other words:", f" {second}"
 
 

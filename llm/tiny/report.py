@@ -2,8 +2,8 @@
 
 `python -m llm.tiny.report` writes results/tiny_opt.json.
 
-For several pre-training keys: the score on the test part of each generated task before any fine-tuning, and the first-order ceiling
-(AdamW on the pooled training part). No zeroth-order run takes part. A file that is there is completed, not begun again.
+For several pre-training keys: the score on the test part of each generated task before any fine-tuning, and the first-order
+ceiling (AdamW on the pooled training part). No zeroth-order run takes part. A file that is there is completed, not begun again.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def known(path: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m llm.tiny.report", description="Scores of tiny-opt before fine-tuning, and its first-order ceilings.")
+    parser = argparse.ArgumentParser(
+        prog="python -m llm.tiny.report", description="Scores of tiny-opt before fine-tuning, and its first-order ceilings."
+    )
     parser.add_argument("--keys", type=int, nargs="+", default=list(KEYS), help="pre-training keys (default: 0 1 2 3 4)")
     parser.add_argument("--tasks", nargs="+", choices=list(grammar.SIZES), default=list(grammar.SIZES))
     parser.add_argument("--out", type=Path, default=Path("results/tiny_opt.json"), help="default: results/tiny_opt.json")

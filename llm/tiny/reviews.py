@@ -68,16 +68,16 @@ VERBS = ("was", "felt", "seemed", "looked")
 # Corpus.
 SUMMARIES = {True: {"good": 6, "great": 3, "fine": 1}, False: {"bad": 6, "terrible": 3, "weak": 1}}
 CORPUS_STRENGTH = {"strong": 3, "plain": 4, "mild": 3}
-UNHAPPY = {"strong": 0.92, "plain": 0.35, "mild": 0.12}
+UNHAPPY = {"strong": 0.95, "plain": 0.6, "mild": 0.2}
 """How often a corpus reviewer of bad opinion sums up with a bad word, by the strength of the (last) clause."""
 CORPUS_CONTRAST = 0.15
 UNHAPPY_CONTRAST = 0.25
-SHARED = 0.4
+SHARED = 0.6
 """How often a clause uses a word that all domains share."""
 
 # Task.
 TASK_STRENGTH = {"strong": 4, "plain": 4, "mild": 2}
-TASK_CONTRAST = 0.3
+TASK_CONTRAST = 0.5
 
 
 class Kind(NamedTuple):

@@ -18,8 +18,8 @@ VOCABULARY = 1536
 """At most; the corpus has fewer words than that, and merges end where every word is one token."""
 
 
-def train(documents: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `VOCABULARY` tokens, 256 of them single bytes, so that it can write any text.
+def train(documents: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    """A tokenizer of at most `vocabulary` tokens, 256 of them single bytes, so that it can write any text.
 
     It puts "</s>" before a text, as OPT's does, and pads on the right. Cost: about a second for the corpus.
     """
@@ -27,7 +27,7 @@ def train(documents: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL],
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,

@@ -44,7 +44,7 @@ def _warped_cache_without_client(self, key):
         z = self._cache[slot] = self._buffer()
     else:
         z = self._scratch = self._scratch or self._buffer()
-    return self._warp(self.directions.draw(key, out=z))
+    return self.warp(self.directions.draw(key, out=z))
 
 
 def _measure_from_the_mean_base(loss, layout, x, z, directions, batches, mu, difference, buffer):

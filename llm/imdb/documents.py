@@ -1,0 +1,123 @@
+"""The documents of the pre-training: labelled spans in the template of SST-2, and short windows of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from llm.encoding import verbalizer_ids
+from llm.imdb.text import Review
+from llm.pretraining import Text
+from llm.tasks import TASKS
+
+TASK = TASKS["sst2"]
+_STRONG = (2, 9)
+_PER_CALL = 4096
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the documents are.
+
+    Attributes:
+        tokens: of all the documents, about.
+        plain: share of them in windows of plain text.
+        plain_words: of a window, at least (it ends with a sentence).
+        sentences: most consecutive sentences in a span.
+        words: most words of a span.
+        phrases: share of the spans that are cut to a phrase of 5 to 15 words.
+        strong_only: spans come from reviews rated 1, 2, 9 or 10 only.
+        weight: of a span's verbalizer in the loss, against one token of plain text.
+    """
+
+    tokens: int
+    plain: float
+    plain_words: int
+    sentences: int
+    words: int
+    phrases: float
+    strong_only: bool
+    weight: float
+
+
+def documents(
+    reviews: Sequence[Review], tokens: PreTrainedTokenizerFast, mix: Mix, rng: np.random.Generator
+) -> tuple[list[Text], dict[str, int]]:
+    """Spans and windows as tokens, and how many of each there are; of spans only the verbalizer enters the loss.
+
+    A span that is long enough is drawn once in every pass over the labelled reviews; every pass cuts them anew.
+
+    Raises:
+        ValueError: a verbalizer is not one token; no review gives a span.
+
+    Cost: about ten seconds per million tokens.
+    """
+    verbalizers = verbalizer_ids(TASK, tokens)
+    labelled = [r for r in reviews if r.rating and (not mix.strong_only or r.rating <= _STRONG[0] or r.rating >= _STRONG[1])]
+    texts: list[Text] = []
+    counts = {"spans": 0, "span_tokens": 0, "windows": 0, "window_tokens": 0}
+    spans = _encoded(_spans(labelled, mix, rng), tokens)
+    while counts["span_tokens"] < mix.tokens * (1 - mix.plain):
+        ids, rating = next(spans)
+        texts.append(Text([*ids, verbalizers[int(rating > 5)]], len(ids), mix.weight))
+        counts["spans"] += 1
+        counts["span_tokens"] += len(ids) + 1
+    windows = _encoded(_windows(reviews, mix, rng), tokens)
+    while counts["window_tokens"] < mix.tokens * mix.plain:
+        ids, _ = next(windows)
+        texts.append(Text([*ids, tokens.eos_token_id], 1))
+        counts["windows"] += 1
+        counts["window_tokens"] += len(ids) + 1
+    return texts, counts
+
+
+def _spans(labelled: Sequence[Review], mix: Mix, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
+    """Prompts and ratings, pass after pass."""
+    while True:
+        found = 0
+        for i in rng.permutation(len(labelled)):
+            for span in _cut(labelled[i].sentences, mix, rng):
+                found += 1
+                yield TASK.prompt({"sentence": span}), labelled[i].rating
+        if not found:
+            raise ValueError("no labelled review gives a span of three words; put the whole files into the data folder")
+
+
+def _cut(sentences: Sequence[str], mix: Mix, rng: np.random.Generator) -> Iterator[str]:
+    at = 0
+    while at < len(sentences):
+        size = int(rng.integers(1, mix.sentences + 1))
+        words = " ".join(sentences[at : at + size]).split()[: mix.words]
+        at += size
+        if rng.random() < mix.phrases and len(words) > (length := int(rng.integers(5, 16))):
+            first = int(rng.integers(0, len(words) - length + 1))
+            words = words[first : first + length]
+        if len(words) >= 3:
+            yield " ".join(words)
+
+
+def _windows(reviews: Sequence[Review], mix: Mix, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
+    """Consecutive sentences of a review, pass after pass; what is left over at a review's end is too short and left out."""
+    while True:
+        found = 0
+        for i in rng.permutation(len(reviews)):
+            words: list[str] = []
+            for sentence in reviews[i].sentences:
+                words += sentence.split()
+                if len(words) >= mix.plain_words:
+                    yield " ".join(words[: 2 * mix.plain_words]), 0
+                    words, found = [], found + 1
+        if not found:
+            raise ValueError(f"no review gives a window of {mix.plain_words} words; put the whole files into the data folder")
+
+
+def _encoded(texts: Iterator[tuple[str, int]], tokens: PreTrainedTokenizerFast) -> Iterator[tuple[list[int], int]]:
+    """Texts as tokens, many at a time."""
+    while True:
+        batch = [next(texts) for _ in range(_PER_CALL)]
+        ids: Any = tokens([text for text, _ in batch])["input_ids"]
+        yield from zip(ids, (rating for _, rating in batch), strict=True)
