@@ -1,8 +1,8 @@
 """`python -m benchmarks.llm`: a round of fine-tuning over its floor, and the memory it holds over its estimate.
 
 Floor of a round: m tau (P + 1) forward passes of the plain model, to the logits that the loss needs, and one Gaussian for each
-parameter and direction, tau P in all. It is timed with its rounds (directions kept, and regenerated: the low-memory mode) and, with
---peer, the official code's, in turn, in one process; a ratio is the median over the repeats with the smallest and the largest.
+parameter and direction, tau P in all. It is timed with its rounds (directions kept, and regenerated: the low-memory mode) and,
+with --peer, the official code's, in turn, in one process; a ratio is the median over the repeats, with the smallest and largest.
 
 Memory is that of a process of its own which runs two rounds: resident memory beyond what it had before the model (CPU), or the
 allocator's peak (CUDA), beside the estimate of `llm.memory`.
@@ -160,8 +160,8 @@ def table(found: dict[str, dict[str, Rows]]) -> str:
             over = "-"
             if r["peer_over_ours"]:
                 over = f"{r['peer_over_ours']:.1f} ({r['peer_low']:.1f} to {r['peer_high']:.1f})"
-            cells = (_shown(r), r["directions"], ratio, f"{1e3 * r['floor_seconds']:.0f}", f"{100 * r['gaussian_share']:.0f} %", over)
-            time.append(f"| {' | '.join(cells)} |")
+            cells = (ratio, f"{1e3 * r['floor_seconds']:.0f}", f"{100 * r['gaussian_share']:.0f} %", over)
+            time.append(f"| {_shown(r)} | {r['directions']} | {' | '.join(cells)} |")
         for r in rows["memory"]:
             estimate = "-" if r["estimate_bytes"] is None else f"{r['estimate_bytes'] / 2**20:.0f} MiB"
             directions = "official code" if r["directions"] == "peer" else r["directions"]

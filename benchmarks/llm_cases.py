@@ -133,7 +133,8 @@ class LanguageBench:
         """16 sequences, no padding: (input_ids, attention_mask, positions, targets)."""
         rng = keys.rng(keys.derive(0, "batch", client=int(client), round=round_, step=step))
         ids = torch.from_numpy(rng.integers(4, self.case.shape.vocabulary, (16, self.case.tokens)))
-        parts = ids, torch.ones_like(ids), torch.full((16, 1), self.case.tokens - 1), torch.from_numpy(rng.integers(0, 2, (16, 1)))
+        labels = torch.from_numpy(rng.integers(0, 2, (16, 1)))
+        parts = ids, torch.ones_like(ids), torch.full_like(labels, self.case.tokens - 1), labels
         return tuple(part.to(self.case.device) for part in parts)
 
     def evaluate(self, x: Point) -> dict[str, float]:

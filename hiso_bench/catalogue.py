@@ -71,6 +71,8 @@ EXPERIMENTS: dict[str, str] = {
     "llm_toy_sst2": "llm.compare:TOY_SST2",
     "llm_toy_qqp": "llm.compare:TOY_QQP",
     "llm_toy_squad": "llm.compare:TOY_SQUAD",
+    "llm_imdb_sst2": "llm.compare:IMDB_SST2",
+    "llm_minilm_sst2": "llm.compare:MINILM_SST2",
     **{
         f"opt-{size}-{task}": f"llm.configurations:opt-{size}-{task}"
         for size in ("125m", "350m", "1.3b", "2.7b")
@@ -81,11 +83,15 @@ EXPERIMENTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """The function that draws a figure, the experiment whose tables it reads, and those tables."""
+    """The function that draws a figure, the experiment whose tables it reads, and those tables.
+
+    One that draws several experiments (all of one profile) names the first, and is drawn as soon as there is `any_table`.
+    """
 
     target: str
     experiment: str
     tables: tuple[str, ...]
+    any_table: bool = False
 
 
 _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
@@ -102,6 +108,10 @@ FIGURES: dict[str, FigureEntry] = {
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
     "learned_h_mnist": FigureEntry("figures.learned_h:draw", "fig5_mnist", ("fig5_mnist_h", "fig5_mnist_h_summary")),
+    "llm_toy": FigureEntry(
+        "figures.llm:draw_toy", "llm_toy_sst2", tuple(f"llm_tiny-opt_toy-{task}" for task in ("sst2", "qqp", "squad")), True
+    ),
+    "llm_real": FigureEntry("figures.llm:draw_real", "llm_imdb_sst2", ("llm_imdb-opt_sst2", "llm_minilm_sst2"), True),
 }
 
 

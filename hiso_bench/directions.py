@@ -100,7 +100,7 @@ class Directions:
         self.spare: list[Point] = []
         """Buffers waiting to be used again: fresh memory costs as much as the random numbers (page faults)."""
         self.scratch: Point | None = None
-        """Where a z that is not kept is built, if the owner of the run lends a buffer for it: z then costs no memory of its own."""
+        """Where a z that is not kept is built, if whoever runs the rounds lends a buffer for it: z then costs no memory."""
 
     def draw(self, key: DirectionKey, out: Point | None = None) -> Point:
         """Return u for `key`, written into `out` when given. Cost: d random numbers."""

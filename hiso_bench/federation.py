@@ -125,9 +125,7 @@ class Federation:
             independent=options.independent,
             replicate_shape=problem.layout.replicate_shape,
         )
-        self.directions = directions or Directions(
-            problem.layout, options.key, options.law, dtype, device, options.cache_bytes
-        )
+        self.directions = directions or Directions(problem.layout, options.key, options.law, dtype, device, options.cache_bytes)
         self.alive = torch.ones(problem.layout.replicate_shape, dtype=torch.bool)
         """Which replicates have not diverged."""
         self.last_seen = np.zeros(problem.clients, dtype=np.int64)

@@ -113,4 +113,7 @@ def at_edge(grid: pd.DataFrame) -> list[str]:
 
 def rounds_spent(grid: pd.DataFrame) -> dict[str, int]:
     """Rounds that each arm of a grid ran, a rate that went on counted once."""
-    return {str(arm): int(part.groupby("lr")["rounds"].max().sum()) for arm, part in grid.groupby("arm", sort=False)}
+    longest: dict[tuple[str, float], int] = {}
+    for arm, lr, rounds in zip(grid["arm"], grid["lr"], grid["rounds"], strict=True):
+        longest[arm, lr] = max(rounds, longest.get((arm, lr), 0))
+    return {name: int(sum(r for (arm, _), r in longest.items() if arm == name)) for name in dict.fromkeys(grid["arm"])}

@@ -15,12 +15,14 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 import hiso_bench
+
+if TYPE_CHECKING:  # loaded where a table is read: it takes half a second, which every command would pay
+    import pandas as pd
 
 SCHEMA = 1
 _LIBRARIES = ("numpy", "pandas", "scipy", "torch")
@@ -94,6 +96,8 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     Raises:
         RecordError: missing, or the CSV is not the one that the sidecar describes.
     """
+    import pandas as pd
+
     about = sidecar(path)
     if not path.exists():
         raise RecordError(f"result {path} is missing")

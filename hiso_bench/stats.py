@@ -1,6 +1,7 @@
 """Intervals: a number and how far it can be trusted, at 99.9 % unless it says otherwise.
 
-Sixty claims at 95 % would give three verdicts by luck.
+Sixty claims at 95 % would give three verdicts by luck. scipy.stats, which every command would pay for, is loaded when it is
+first used.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 LEVEL = 0.999
 
@@ -49,7 +50,7 @@ def mean_interval(samples: ArrayLike, level: float = LEVEL) -> Interval:
     """
     samples = _finite(samples, 2)
     middle = float(samples.mean())
-    reach = float(stats.t.ppf((1 + level) / 2, len(samples) - 1) * samples.std(ddof=1) / np.sqrt(len(samples)))
+    reach = float(scipy.stats.t.ppf((1 + level) / 2, len(samples) - 1) * samples.std(ddof=1) / np.sqrt(len(samples)))
     return Interval(middle, middle - reach, middle + reach)
 
 
@@ -66,7 +67,7 @@ def median_interval(samples: ArrayLike, level: float = LEVEL) -> Interval:
     samples = np.sort(np.asarray(samples, dtype=np.float64).ravel())
     if np.isnan(samples).any():
         raise ValueError("a sample is NaN")
-    below = int(stats.binom.ppf((1 - level) / 2, len(samples), 0.5)) if len(samples) else 0
+    below = int(scipy.stats.binom.ppf((1 - level) / 2, len(samples), 0.5)) if len(samples) else 0
     if below < 1:
         raise ValueError(f"the {level} interval of a median needs more than {len(samples)} samples")
     # P(fewer than `below` samples under the median) <= (1 - level) / 2, and so from above.
@@ -81,7 +82,7 @@ def proportion(hits: int, n: int, level: float = LEVEL) -> Interval:
     """
     if n < 1 or not 0 <= hits <= n:
         raise ValueError(f"hits must lie in 0..n with n >= 1, got {hits} of {n}")
-    low, high = stats.binomtest(int(hits), int(n)).proportion_ci(level, method="exact")
+    low, high = scipy.stats.binomtest(int(hits), int(n)).proportion_ci(level, method="exact")
     return Interval(hits / n, float(low), float(high))
 
 

@@ -48,7 +48,8 @@ def curves(frame: pd.DataFrame, metric: str, arms: Sequence[str], higher_is_bett
     Raises:
         ValueError: an arm without this metric.
     """
-    part = frame[(frame["metric"] == metric) & frame["arm"].isin(list(arms))]
+    part = pd.DataFrame(frame[(frame["metric"] == metric) & frame["arm"].isin(list(arms))])
+    part["sent"] = part["bytes_up"] + part["bytes_down"]
     for arm in arms:
         if arm not in set(part["arm"]):
             raise ValueError(f"arm {arm!r} has no {metric!r}; arms with it: {', '.join(sorted(set(part['arm']))) or 'none'}")
@@ -56,10 +57,10 @@ def curves(frame: pd.DataFrame, metric: str, arms: Sequence[str], higher_is_bett
     sign = 1.0 if higher_is_better else -1.0
     values, sent = {}, {}
     for arm in arms:
-        own = part[part["arm"] == arm].assign(sent=lambda f: f["bytes_up"] + f["bytes_down"])
-        own = own.set_index(["key", "round"]).unstack("round").reindex(index=keys)
-        values[arm] = sign * own["value"].reindex(columns=rounds).to_numpy(float)
-        sent[arm] = own["sent"].reindex(columns=rounds).to_numpy(float)
+        own = pd.DataFrame(part[part["arm"] == arm])
+        for column, into, factor in (("value", values, sign), ("sent", sent, 1.0)):
+            wide = own.pivot(index="key", columns="round", values=column)
+            into[arm] = factor * wide.reindex(index=keys, columns=rounds).to_numpy(float)
     return Curves(tuple(keys), np.array(rounds), values, sent)
 
 
@@ -139,7 +140,7 @@ class Paired(NamedTuple):
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> Paired:
-    """first - second, paired: both (keys,), NaN where a run has no value.
+    """The first minus the second, paired: both (keys,), NaN where a run has no value.
 
     Raises:
         ValueError: no key has both.

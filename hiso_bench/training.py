@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -23,6 +22,9 @@ from hiso_bench.ledger import Ledger, LedgerError
 from hiso_bench.losses import check_deterministic
 from hiso_bench.methods.base import Method, require
 from hiso_bench.problems import Problem
+
+if TYPE_CHECKING:  # loaded where a curve is made: it takes half a second, which every command would pay
+    import pandas as pd
 
 LEDGER_NAME = "run.ledger"
 
@@ -189,6 +191,8 @@ def _same_run(ledger: Ledger, described: dict[str, Any]) -> None:
 
 def curve(ledger: Ledger) -> pd.DataFrame:
     """The evaluations of a ledger in long format: round, bytes_up, bytes_down, forward_passes (all cumulative), metric, value."""
+    import pandas as pd
+
     rows, up, down, forwards = [], 0, 0, 0
     for r in range(len(ledger.rounds) + 1):
         for metric, value in ledger.evaluations.get(r, {}).items():

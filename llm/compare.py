@@ -132,7 +132,7 @@ class Comparison:
             "rule": "successive halving",
             "rungs": asdict(self.rungs),
             "rounds": self.rungs.rounds[-1],
-            "rounds_spent": rounds_spent(grid[grid["arm"] != CEILING.name]),
+            "rounds_spent": rounds_spent(pd.DataFrame(grid[grid["arm"] != CEILING.name])),
             "at_edge": at_edge(grid),
             "tuning_key": self.tuning_key,
             "score": "minus the validation loss at the last round",
@@ -240,7 +240,7 @@ def _result_work(setting: Comparison, config: dict[str, Any], folder: Path, cell
     home = _home(config, cell, "test", folder)
     live, frame = _train(setting, cell, "test", home)
     if live.federation.state.round == cell.rounds:
-        last = frame[frame["round"] == cell.rounds]
+        last = pd.DataFrame(frame[frame["round"] == cell.rounds])
         scored = dict(zip(last["metric"], last["value"], strict=True))
         if setting.evaluate_limit:
             scored = setting.build(cell.key, "test").evaluate(live.federation.state.x)
@@ -275,10 +275,19 @@ def _rows(at: dict[str, int], scored: dict[str, float], prefix: str = WHOLE) -> 
 
 def _tiny(task: str, evaluate_limit: int) -> Comparison:
     """tiny-opt on a generated task, every key with its own pre-training."""
+    name, options = f"llm_{task.replace('-', '_')}", {"model": "tiny-opt", "task": task}
     table = f"llm_tiny-opt_{task}"
-    options = {"model": "tiny-opt", "task": task}
-    name = f"llm_{task.replace('-', '_')}"
     return Comparison(name, "standard", table, "lm", options, evaluate_limit=evaluate_limit, pretrained_by_key=True)
 
 
+def _real(name: str, problem: str, model: str, ceiling: tuple[float, ...]) -> Comparison:
+    """A pretrained model on real SST-2, every evaluation on the whole development set: half the rounds, and half the budget."""
+    return Comparison(
+        name, "standard", f"llm_{model}_sst2", problem, {"model": model, "task": "sst2"}, rounds=300, evaluate_limit=0,
+        keys=(1, 2, 3), ceiling=Ceiling(ceiling, epochs=1, train_limit=4000), rungs=Rungs(rounds=(10, 35, 100), budget=375),
+    )  # fmt: skip
+
+
 TOY_SST2, TOY_QQP, TOY_SQUAD = _tiny("toy-sst2", 1000), _tiny("toy-qqp", 1000), _tiny("toy-squad", 500)
+IMDB_SST2 = _real("llm_imdb_sst2", "lm", "imdb-opt", (1e-4, 3e-4, 1e-3))
+MINILM_SST2 = _real("llm_minilm_sst2", "minilm", "minilm", (1e-4, 3e-4, 1e-3))

@@ -52,7 +52,7 @@ class Scores:
         """A metric with the uncertainty of drawing N examples: what another test set of that size could have said of this model.
 
         Shares of examples (accuracy, exact match) have the interval of `hiso_bench.stats.proportion`, F1 of every kind a
-        bootstrap interval from `key`, the loss Student's.
+        bootstrap interval (of class counts from `key`), the loss Student's.
 
         Raises:
             ValueError: the task has no such metric; a loss that is not finite, or of a single example.
@@ -64,7 +64,7 @@ class Scores:
         if name in ("accuracy", "exact_match"):
             return proportion(int(self.each[name].sum()), len(self.predictions), level)
         if name == "f1":
-            return metrics.mean_interval(self.each[name], key, level)
+            return metrics.mean_interval(self.each[name], level)
         return metrics.bootstrap(self._confusion(), _OF_COUNTS[name], key, level)
 
     def _value(self, name: str) -> float:

@@ -17,7 +17,6 @@ The parts, of local files and of the hub alike:
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from hiso_bench.datafiles import DataError
 from hiso_bench.methods.base import require
 from llm import formats
 from llm.formats import Row
+from llm.hub import answering
 from llm.tasks import TOY_PREFIX, Task, get
 
 PARTS = ("train", "validation", "test")
@@ -170,15 +170,10 @@ def _rows(task: Task, data: _Data, part: str) -> tuple[Iterable[Row | None], str
 
 
 def _hub(path: tuple[str, ...], split: str) -> Iterable[Row]:
-    """A split of a data set of the hub, downloaded or cached, without the library's lines about every new attempt."""
+    """A split of a data set of the hub, downloaded or cached; where the hub does not answer, the cache or an error at once."""
     library = importlib.import_module("datasets")
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    with answering(library.config):
         return library.load_dataset(*path, split=split)
-    finally:
-        logger.setLevel(level)
 
 
 def _examples(task: Task, rows: Iterable[Row | None], where: str) -> tuple[tuple[dict[str, Any], ...], int]:

@@ -6,11 +6,14 @@ and a local one take the same path from there. What the cache holds whole is not
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import logging
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 EMBEDDED = "tiny-opt"
 MADE = {
@@ -25,6 +28,8 @@ _OLD_WEIGHTS = "pytorch_model*.bin"
 _IGNORED = ("*/*", "consolidated*")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_PATIENCE = 5.0
+"""Seconds that the hub has for an answer."""
 
 
 class ModelError(ValueError):
@@ -44,6 +49,41 @@ def library(name: str) -> types.ModuleType:
         if error.name != package:
             raise
         raise ModelError(f"language models need the package {package}; install the extra: pip install -e '.[llm]'") from error
+
+
+@contextlib.contextmanager
+def answering(*configured: Any) -> Iterator[None]:
+    """Where the hub does not answer one request, let its libraries take what their caches hold, or fail, at once.
+
+    They would try again for half a minute otherwise, and say so each time.
+
+    Args:
+        configured: what has a switch HF_HUB_OFFLINE of its own, beside the hub's library.
+
+    Raises:
+        ConnectionError: whatever failed inside, where the hub had not answered; the message says why not.
+    """
+    hub, logger = library("huggingface_hub"), logging.getLogger("huggingface_hub")
+    places, level = (hub.constants, *configured), logger.level
+    before = [place.HF_HUB_OFFLINE for place in places]
+    silence: Exception | None = None
+    try:
+        hub.get_session().head(hub.constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception as error:  # of whatever HTTP library it uses
+        silence = error
+    logger.setLevel(logging.ERROR)
+    try:
+        for place, was in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = was or silence is not None
+        yield
+    except Exception as error:
+        if silence is None:
+            raise
+        raise ConnectionError(f"{hub.constants.ENDPOINT} does not answer ({silence}), and the cache does not hold it") from error
+    finally:
+        for place, was in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = was
+        logger.setLevel(level)
 
 
 def locate(model: str) -> tuple[Path, str]:

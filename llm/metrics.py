@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from hiso_bench import keys
@@ -16,6 +17,7 @@ from hiso_bench.stats import LEVEL, Interval, proportion
 
 RESAMPLES = 20_000
 """At the 99.9 % level, ten resamples lie beyond each end."""
+_GRID_POINTS = 1 << 18
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 Floats = NDArray[np.float64]
@@ -104,8 +106,28 @@ def bootstrap(counts: Counts, statistic: Statistic, key: int = 0, level: float =
     return Interval(value, float(low), float(high))
 
 
-def mean_interval(values: Floats, key: int = 0, level: float = LEVEL) -> Interval:
-    """Bootstrap interval of the mean of per-example scores in 0..1."""
-    outcomes, counts = np.unique(np.concatenate([values, [0.0, 1.0]]), return_counts=True)
-    counts[[0, -1]] -= 1
-    return bootstrap(counts, lambda draws: draws @ outcomes / draws.sum(-1), key, level)
+def mean_interval(values: Floats, level: float = LEVEL) -> Interval:
+    """The bootstrap's interval of the mean of per-example scores in 0..1, of all resampled test sets instead of some.
+
+    The sum over a resampled test set is distributed as the N-fold convolution of the scores' own distribution, which is a power
+    of its Fourier transform. Scores are rounded to a grid of at least 1 / 64, far below the interval's width; where all of them
+    are equal, the ends are those of `bootstrap`.
+
+    Raises:
+        ValueError: no example.
+
+    Cost: two Fourier transforms of 64 numbers per example, or of 260,000 where these are fewer than 4,000: about 20 ms.
+    """
+    n = len(values)
+    require(n >= 1, "examples", n, "at least one")
+    value = float(values.mean())
+    if values.min() == values.max():
+        known = proportion(n, n, level).low
+        return Interval(value, known * value, known * value + 1 - known)
+    grid = int(np.clip(_GRID_POINTS // n, 64, 1024))
+    steps = np.rint(values * grid).astype(np.int64)
+    size = scipy.fft.next_fast_len(n * grid + 1, real=True)
+    law = scipy.fft.irfft(scipy.fft.rfft(np.bincount(steps, minlength=grid + 1) / n, size) ** n, size)
+    low, high = np.searchsorted(np.cumsum(law), [(1 - level) / 2, (1 + level) / 2]) / (n * grid)
+    rounded = value - steps.mean() / grid
+    return Interval(value, float(low + rounded), float(high + rounded))

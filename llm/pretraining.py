@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from transformers import OPTForCausalLM
 
 from hiso_bench import keys
+from llm.encoding import pad
 
 if TYPE_CHECKING:
     from llm.tiny.model import Shape
@@ -45,7 +46,6 @@ class Recipe:
         betas: of AdamW.
         weight_decay: of AdamW.
         clip: largest norm of a batch's gradient.
-        given_weight: weight in the loss of the tokens that a document sets out with; at 0 the head does not run there.
     """
 
     shape: Shape
@@ -57,32 +57,32 @@ class Recipe:
     betas: tuple[float, float]
     weight_decay: float
     clip: float
-    given_weight: float
 
 
 class Text(NamedTuple):
-    """A document as tokens, from "</s>" to "</s>", how many of them are given, and the weight of each of the others."""
+    """A document as tokens, from "</s>" on, and how many of them are given."""
 
     ids: list[int]
     given: int
-    weight: float = 1.0
 
 
 def train(
     net: OPTForCausalLM,
     texts: Sequence[Text],
     recipe: Recipe,
+    loss_of: Callable[[OPTForCausalLM, Sequence[Text]], Tensor],
     order_key: int,
     name: str,
     quiet: bool = False,
     saved: Path | None = None,
 ) -> list[float]:
-    """One pass of AdamW over the documents, in place: weighted next-token cross-entropy, cosine rate.
+    """One pass of AdamW over the documents, in place, with a cosine rate.
 
     Args:
         net: the model, in eval mode.
         texts: the documents.
         recipe: batches and rates.
+        loss_of: the loss of a batch of documents, with a graph.
         order_key: 64-bit key of the documents' order.
         name: of the model, on the progress bar.
         quiet: no progress bar.
@@ -113,12 +113,12 @@ def train(
         for step, batch in enumerate(bar, len(losses)):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * _shape((step + 0.5) / len(batches), recipe)
-            nll = loss(net, [texts[i] for i in batch], recipe.given_weight)
-            nll.backward()
+            loss = loss_of(net, [texts[i] for i in batch])
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
             optimiser.step()
             optimiser.zero_grad()
-            losses.append(float(nll.detach()))
+            losses.append(float(loss.detach()))
             if saved and time.monotonic() - kept > _SAVED_EVERY:
                 _save(saved, net, optimiser, losses)
                 kept = time.monotonic()
@@ -127,25 +127,16 @@ def train(
     return losses
 
 
-def loss(net: OPTForCausalLM, texts: Sequence[Text], given_weight: float) -> Tensor:
+def next_token(net: OPTForCausalLM, texts: Sequence[Text], given_weight: float) -> Tensor:
     """Mean cross-entropy of the next token, those that are given weighing `given_weight`; padding enters nothing."""
-    width = max(len(text.ids) for text in texts)
-    ids, weights = torch.zeros(len(texts), width, dtype=torch.int64), torch.zeros(len(texts), width)
-    mask = torch.zeros_like(ids)
+    ids, mask = pad([text.ids for text in texts])
+    weights = torch.zeros(ids.shape)
     for row, text in enumerate(texts):
-        ids[row, : len(text.ids)] = torch.tensor(text.ids)
-        mask[row, : len(text.ids)] = 1
-        weights[row, : len(text.ids)] = text.weight
+        weights[row, : len(text.ids)] = 1.0
         weights[row, : text.given] = given_weight
-    each, targets = weights[:, 1:].flatten(), ids[:, 1:].flatten()
-    if given_weight:
-        logits = net(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
-    else:  # the head is most of the cost where few tokens count
-        counted = each > 0
-        each, targets = each[counted], targets[counted]
-        hidden = net.model.decoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        logits = net.lm_head(hidden[:, :-1].flatten(0, 1)[counted])
-    nll = F.cross_entropy(logits, targets, reduction="none")
+    logits = net(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    nll = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    each = weights[:, 1:].flatten()
     return (nll * each).sum() / each.sum()
 
 

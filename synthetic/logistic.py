@@ -10,9 +10,9 @@ import functools
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import optimize, special
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -90,7 +90,8 @@ class Logistic:
         draw = keys.rng(keys.derive(key, "data"))
         features = draw.standard_normal((clients, examples, dimension)) * np.sqrt(self.feature_variances)
         planted = draw.standard_normal(dimension) + skew * draw.standard_normal((clients, dimension))
-        labels = np.where(draw.random((clients, examples)) < special.expit(np.einsum("mnd,md->mn", features, planted)), 1.0, -1.0)
+        chances = scipy.special.expit(np.einsum("mnd,md->mn", features, planted))
+        labels = np.where(draw.random((clients, examples)) < chances, 1.0, -1.0)
         flips = draw.random((clients, examples)) < label_noise
         self.signed: NDArray[np.float64] = features * np.where(flips, -labels, labels)[..., None]
         """y a, all that a loss needs of the data: (M, n, d)."""
@@ -112,11 +113,11 @@ class Logistic:
     def gradient(self, x: NDArray[np.float64], client: int | None = None) -> NDArray[np.float64]:
         """The gradient of f, or of a client's f_i, at x: (d,)."""
         rows = self._stacked if client is None else self.signed[client]
-        return self.ridge * x - rows.T @ special.expit(-rows @ x) / len(rows)
+        return self.ridge * x - rows.T @ scipy.special.expit(-rows @ x) / len(rows)
 
     def hessian(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The Hessian of f at x: (d, d). Its effective rank, diagonal and whitening ranks are those of `theory.spectra`."""
-        p = special.expit(self._stacked @ x)
+        p = scipy.special.expit(self._stacked @ x)
         return (self._stacked.T * (p * (1 - p))) @ self._stacked / len(self._stacked) + self.ridge * np.eye(len(x))
 
     @functools.cached_property
@@ -127,7 +128,7 @@ class Logistic:
             ArithmeticError: rounding does not let the gradient fall that far.
         """
         start = np.zeros(self.layout.dimension)
-        x = optimize.minimize(self.value, start, jac=self.gradient, hess=self.hessian, method="trust-exact").x
+        x = scipy.optimize.minimize(self.value, start, jac=self.gradient, hess=self.hessian, method="trust-exact").x
         for _ in range(20):
             if np.abs(gradient := self.gradient(x)).max() < 1e-12:
                 return x

@@ -46,9 +46,9 @@ class Figures:
         folder = catalogue.FRESH if fresh else catalogue.RESULTS
         if fresh:
             experiment.compare(catalogue.RESULTS, catalogue.FRESH, catalogue.FRESH / "work", self.jobs)
-        tables = [folder / f"{table}.csv" for table in entry.tables]
-        if not all(table.exists() for table in tables):
-            told = f"{name}: no recorded result {tables[0].name}; `make results PROFILE={experiment.profile}` computes it"
+        tables = [path for table in entry.tables if (path := folder / f"{table}.csv").exists()]
+        if len(tables) < (1 if entry.any_table else len(entry.tables)):
+            told = f"{name}: no recorded result {entry.tables[0]}.csv; `make results PROFILE={experiment.profile}` computes it"
             if asked:
                 raise ValueError(told)
             print(f"figures   {told}", file=sys.stderr)
@@ -62,7 +62,8 @@ class Figures:
             return
         from figures import style
 
-        line = records.origin(records.read(tables[0])[1], fresh)
+        several = tables if entry.any_table else tables[:1]
+        line = "; ".join(dict.fromkeys(records.origin(records.read(table)[1], fresh) for table in several))
         figure = catalogue.load(entry.target)(folder, line, entry.experiment)
         for path in style.save(figure, name, self.out):
             print(f"figures   {path}")

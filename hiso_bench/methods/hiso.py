@@ -152,7 +152,7 @@ class OracleH(Method):
 
 
 def whiten(u: Tensor, h: Tensor) -> Tensor:
-    """U <- h^{-1/2} u, in place; h broadcasts to u. Block by block: fresh memory for a whole embedding costs more than its roots."""
+    """U <- h^{-1/2} u, in place; h broadcasts to u. In blocks: fresh memory for a whole embedding costs more than its roots."""
     size = _BLOCK if u.is_cpu else _DEVICE_BLOCK
     if h.shape != u.shape or h.numel() <= size:
         return u.mul_(h.rsqrt())

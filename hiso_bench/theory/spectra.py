@@ -15,8 +15,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import linalg
 
 _CHUNK = 1 << 16
 
@@ -104,7 +104,7 @@ def rotation(d: int, angle: float, rng: np.random.Generator) -> NDArray[np.float
     if not math.isfinite(angle):
         raise ValueError(f"angle {angle} is out of range; allowed: a finite number")
     G = rng.standard_normal((_dimension(d), d))
-    return np.asarray(linalg.expm(angle / math.sqrt(2 * d) * (G - G.T)), dtype=np.float64)
+    return np.asarray(scipy.linalg.expm(angle / math.sqrt(2 * d) * (G - G.T)), dtype=np.float64)
 
 
 def haar(d: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -162,10 +162,10 @@ def whitening_rank(s: ArrayLike, h: ArrayLike) -> float:
     if S.shape != H.shape:
         raise ValueError(f"s and h must be of one size, got {S.shape} and {H.shape}")
     try:
-        factor = linalg.cho_factor(H)
-    except linalg.LinAlgError as error:
+        factor = scipy.linalg.cho_factor(H)
+    except scipy.linalg.LinAlgError as error:
         raise ValueError("h must be positive definite") from error
-    return total(np.diag(linalg.cho_solve(factor, S)))
+    return total(np.diag(scipy.linalg.cho_solve(factor, S)))
 
 
 def effective_dimension(s: ArrayLike, eps: float) -> float:

@@ -1,4 +1,4 @@
-"""The documents of the pre-training: labelled spans in the template of SST-2, and short windows of plain text."""
+"""The documents of the pre-training: labelled spans in the template of SST-2, and short windows of plain text; and their loss."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import OPTForCausalLM, PreTrainedTokenizerFast
 
-from llm.encoding import verbalizer_ids
+from llm.encoding import pad, verbalizer_ids
 from llm.imdb.text import Review
 from llm.pretraining import Text
 from llm.tasks import TASKS
@@ -31,7 +34,7 @@ class Mix:
         words: most words of a span.
         phrases: share of the spans that are cut to a phrase of 5 to 15 words.
         strong_only: spans come from reviews rated 1, 2, 9 or 10 only.
-        weight: of a span's verbalizer in the loss, against one token of plain text.
+        plain_weight: of a window in the loss, against a span.
     """
 
     tokens: int
@@ -41,13 +44,13 @@ class Mix:
     words: int
     phrases: float
     strong_only: bool
-    weight: float
+    plain_weight: float
 
 
 def documents(
     reviews: Sequence[Review], tokens: PreTrainedTokenizerFast, mix: Mix, rng: np.random.Generator
 ) -> tuple[list[Text], dict[str, int]]:
-    """Spans and windows as tokens, and how many of each there are; of spans only the verbalizer enters the loss.
+    """Spans and windows as tokens, and how many of each there are; of a span all but the verbalizer is given.
 
     A span that is long enough is drawn once in every pass over the labelled reviews; every pass cuts them anew.
 
@@ -63,7 +66,7 @@ def documents(
     spans = _encoded(_spans(labelled, mix, rng), tokens)
     while counts["span_tokens"] < mix.tokens * (1 - mix.plain):
         ids, rating = next(spans)
-        texts.append(Text([*ids, verbalizers[int(rating > 5)]], len(ids), mix.weight))
+        texts.append(Text([*ids, verbalizers[int(rating > 5)]], len(ids)))
         counts["spans"] += 1
         counts["span_tokens"] += len(ids) + 1
     windows = _encoded(_windows(reviews, mix, rng), tokens)
@@ -73,6 +76,35 @@ def documents(
         counts["windows"] += 1
         counts["window_tokens"] += len(ids) + 1
     return texts, counts
+
+
+def loss(net: OPTForCausalLM, texts: Sequence[Text], verbalizers: Tensor, plain_weight: float) -> Tensor:
+    """Mean over the documents: of a span, -log p(its verbalizer among the verbalizers); of a window, plain_weight times the mean
+    -log p(token | what stands before it).
+
+    Against the whole vocabulary, a model would learn first that one of the verbalizers comes next, and let that drown the rest:
+    after 700,000 tokens it told the labels no better than chance.
+
+    Args:
+        net: the model.
+        texts: spans and windows.
+        verbalizers: (C,) token ids.
+        plain_weight: see `Mix`.
+
+    Cost: a forward pass; the head runs where the loss looks only, and for spans on C rows.
+    """
+    ids, mask = pad([text.ids for text in texts])
+    hidden = net.model.decoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    lengths = mask.sum(1)
+    span = torch.tensor([text.given > 1 for text in texts])
+    last, answers = hidden[span, lengths[span] - 2], ids[span, lengths[span] - 1]
+    labels = (answers[:, None] == verbalizers).long().argmax(1)
+    total = F.cross_entropy(last @ net.lm_head.weight[verbalizers].T, labels, reduction="sum")
+    if not bool(span.all()):
+        counted = mask[~span, 1:] > 0
+        nll = F.cross_entropy(net.lm_head(hidden[~span, :-1][counted]), ids[~span, 1:][counted], reduction="none")
+        total = total + plain_weight * (nll / counted.sum(1).repeat_interleave(counted.sum(1))).sum()
+    return total / len(texts)
 
 
 def _spans(labelled: Sequence[Review], mix: Mix, rng: np.random.Generator) -> Iterator[tuple[str, int]]:

@@ -7,6 +7,7 @@ training uses one thread, whatever the caller's number is.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from hiso_bench import datafiles, keys
-from llm import keeping, pretraining
-from llm.imdb import text
-from llm.imdb.documents import TASK, Mix, documents
+from llm import keeping, models, pretraining
+from llm.encoding import verbalizer_ids
+from llm.imdb import documents, text
+from llm.imdb.documents import TASK, Mix
 from llm.tiny import tokenizer
 from llm.tiny.model import Shape, untrained
 
@@ -42,17 +45,16 @@ class Recipe(pretraining.Recipe):
     )
     threads: int = 1
     batch_tokens: int = 768
-    rate: float = 1.5e-3
-    last_rate: float = 1e-4
+    rate: float = 1e-3
+    last_rate: float = 5e-5
     warmup: float = 0.04
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.05
     clip: float = 1.0
-    given_weight: float = 0.0
     vocabulary: int = 16_384
     mix: Mix = field(
         default_factory=lambda: Mix(
-            tokens=2_000_000, plain=0.1, plain_words=40, sentences=4, words=60, phrases=0.2, strong_only=False, weight=10.0
+            tokens=2_000_000, plain=0.1, plain_words=40, sentences=4, words=60, phrases=0.2, strong_only=False, plain_weight=0.1
         )
     )
 
@@ -88,12 +90,15 @@ def _make(temporary: Path, saved: Path, key: int, files: dict[str, str], quiet: 
     """Train and write; returns how that was done."""
     recipe, corpus = Recipe(), text.load()
     tokens = _tokenizer(corpus, recipe.vocabulary)
-    texts, counts = documents(corpus.reviews, tokens, recipe.mix, keys.rng(keys.derive(key, "imdb-opt documents")))
+    texts, counts = documents.documents(corpus.reviews, tokens, recipe.mix, keys.rng(keys.derive(key, "imdb-opt documents")))
     net = untrained(len(tokens), keys.derive(key, "imdb-opt"), recipe.shape)
     started, cpu = time.perf_counter(), time.process_time()
-    losses = pretraining.train(net, texts, recipe, keys.derive(key, "imdb-opt order"), NAME, quiet, saved)
-    net.save_pretrained(temporary)
-    tokens.save_pretrained(temporary)
+    verbalizers = torch.tensor(verbalizer_ids(TASK, tokens))
+    loss = functools.partial(documents.loss, verbalizers=verbalizers, plain_weight=recipe.mix.plain_weight)
+    losses = pretraining.train(net, texts, recipe, loss, keys.derive(key, "imdb-opt order"), NAME, quiet, saved)
+    with models.quiet():
+        net.save_pretrained(temporary)
+        tokens.save_pretrained(temporary)
     return {
         "key": key,
         "files": files,

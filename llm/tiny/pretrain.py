@@ -7,6 +7,7 @@ threads, whatever the caller's number is.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -132,5 +133,6 @@ def train(
     Cost: about two minutes for the corpus on two cores.
     """
     net = untrained(vocabulary, key, recipe.shape)
-    pretraining.train(net, texts, recipe, keys.derive(key, "tiny-opt order"), "tiny-opt", quiet)
+    loss = functools.partial(pretraining.next_token, given_weight=recipe.given_weight)
+    pretraining.train(net, texts, recipe, loss, keys.derive(key, "tiny-opt order"), "tiny-opt", quiet)
     return net

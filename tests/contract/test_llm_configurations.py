@@ -1,4 +1,4 @@
-"""The configurations at paper scale: each file is an experiment that runs as it stands, and what is wrong in one is said in a line."""
+"""The configurations at paper scale: each file is an experiment that runs as it stands, and what is wrong is said in a line."""
 
 import dataclasses
 import inspect
@@ -70,7 +70,11 @@ def test_the_plan_is_printed_without_a_model(capsys):
 
 WRONG = {
     "unknown key": ("alpha = 1.0", "alpha = 1.0\nbeta = 2", ["unknown key 'beta'", "alpha"]),
-    "unknown key of a task": ("batch_size = 8", "batch_size = 8\nbatches = 2", ["[tasks.squad]", "unknown key 'batches'", "max_length"]),
+    "unknown key of a task": (
+        "batch_size = 8",
+        "batch_size = 8\nbatch = 2",
+        ["[tasks.squad]", "key 'batch'", "max_length"],
+    ),
     "missing key": ("octaves = 13", "", ["[search]", "key 'octaves' is missing", "smallest"]),
     "other arms": ('arms = ["decomfl", ', "arms = [", ["arms is ['hiso', 'hiso-scalar']", "'decomfl'"]),
     "another P": ("P = 5", "P = 10", ["P is 10", "allowed: 5"]),

@@ -1,6 +1,7 @@
 """imdb-opt is a function of its key and its files, learns nothing from SST-2, and is made once; on a synthetic folder of reviews."""
 
 import dataclasses
+import functools
 import gzip
 import json
 
@@ -17,7 +18,7 @@ from llm.pretraining import Text
 from llm.tiny.model import Shape, untrained
 from tests import llm_helpers
 
-MIX = Mix(tokens=1500, plain=0.3, plain_words=6, sentences=2, words=12, phrases=0.3, strong_only=False, weight=4.0)
+MIX = Mix(tokens=1500, plain=0.3, plain_words=6, sentences=2, words=12, phrases=0.3, strong_only=False, plain_weight=0.2)
 SMALL = pretrain.Recipe(
     shape=Shape(width=16, layers=1, heads=2, context=64, query_key=(0.0, 0.3)), batch_tokens=256, rate=1e-2, vocabulary=300, mix=MIX
 )
@@ -33,7 +34,7 @@ def review(i, good):
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     """Small files in the layouts of the real ones."""
-    folder = tmp_path / "data"
+    folder = tmp_path / "files"
     for name in ("imdb", "sst2"):
         (folder / name).mkdir(parents=True)
     rows = [(f"{i}_{9 - 7 * (i % 2)}", 1 - i % 2, 9 - 7 * (i % 2), review(i, i % 2 == 0)) for i in range(40)]
@@ -42,7 +43,7 @@ def data(tmp_path, monkeypatch):
     write(folder, text.LABELLED[0], ["id\tlabel\trating\ttext", *lines[:20]])
     write(folder, text.LABELLED[1], ["id\tlabel\trating\ttext", *lines[20:]])
     write(folder, text.UNLABELLED, [f"I saw that {HELD_OUT} Pure fun. And so the {noun} goes on and on and on." for noun in NOUNS])
-    sst2 = [("pure fun", 1), ("dull", 0), ("a mess", 0), ("a joy", 1), ("stale", 0), ("warm", 1)]
+    sst2 = [("pure fun", 1), *((f"{word} {noun}", int(word < "e")) for word in ("a dear", "great", "stale", "cold") for noun in NOUNS)]
     write(folder, "sst2/train.tsv", ["sentence\tlabel", *(f"{sentence} \t{label}" for sentence, label in sst2)])
     for name in text.REPORTED:
         write(folder, name, ["sentence\tlabel", f"{HELD_OUT} \t1", "a tired mess \t0"])
@@ -97,7 +98,7 @@ def test_a_missing_file_is_named(data, name):
     assert "\n" not in str(error.value)
 
 
-def test_without_data_the_command_says_in_one_line_what_is_missing(data, monkeypatch, capsys):
+def test_without_data_the_command_says_in_one_line_what_is_missing(data, monkeypatch):
     monkeypatch.delenv("HISO_BENCH_DATA")
     monkeypatch.setattr("sys.argv", ["llm.imdb"])
     with pytest.raises(SystemExit) as end:
@@ -137,8 +138,8 @@ def tokens(data):
 
 def test_spans_end_in_the_verbalizer_of_their_review_and_count_nowhere_else(data, tokens):
     texts, counts = documents.documents(text.load().reviews, tokens, MIX, keys.rng(1))
-    spans = [one for one in texts if one.weight == MIX.weight]
-    windows = [one for one in texts if one.weight != MIX.weight]
+    spans = [one for one in texts if one.given > 1]
+    windows = [one for one in texts if one.given == 1]
     assert (len(spans), len(windows)) == (counts["spans"], counts["windows"])
     assert min(len(spans), len(windows)) > 10
     for one in spans:
@@ -149,7 +150,7 @@ def test_spans_end_in_the_verbalizer_of_their_review_and_count_nowhere_else(data
         assert one.given == len(one.ids) - 1
         assert len(said.removesuffix(" It was good").removesuffix(" It was bad").split()) <= MIX.words
     for one in windows:
-        assert (one.ids[0], one.ids[-1], one.given) == (2, 2, 1)
+        assert (one.ids[0], one.ids[-1]) == (2, 2)
     assert counts["span_tokens"] == sum(len(one.ids) for one in spans)
     assert counts["span_tokens"] == pytest.approx(MIX.tokens * 0.7, abs=60)
     assert counts["window_tokens"] == pytest.approx(MIX.tokens * 0.3, abs=60)
@@ -171,28 +172,29 @@ def test_reviews_that_give_no_documents_are_refused(data, tokens, reviews, said)
 # ---- training
 
 
-def test_with_nothing_given_the_head_runs_where_the_loss_looks_and_nowhere_else(data):
+def test_a_span_counts_by_its_verbalizer_among_the_verbalizers_and_a_window_by_its_tokens():
     net = untrained(40, 0, SMALL.shape)
-    texts = [Text([2, 5, 9, 7], 3, 4.0), Text([2, 7, 8, 9, 10, 11, 2], 1)]
-    seen = []
-    handle = net.lm_head.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[0]))
+    texts = [Text([2, 5, 9, 6], 3), Text([2, 7, 8, 9, 10, 11, 2], 1), Text([2, 5, 9, 12, 7], 4), Text([2, 8, 2], 1)]
+    verbalizers = torch.tensor([7, 6])
     with torch.inference_mode():
-        found = float(pretraining.loss(net, texts, 0.0))
-        handle.remove()
-        first, second = (net(torch.tensor([one.ids])).logits[0].log_softmax(-1) for one in texts)
-    by_hand = -(4 * first[2, 7] + sum(second[i, texts[1].ids[i + 1]] for i in range(6))) / 10
-    assert found == pytest.approx(float(by_hand), rel=1e-5)
-    assert seen == [7]
+        logits = [net(torch.tensor([one.ids])).logits[0] for one in texts]
+        first, third = (logits[i][-2][verbalizers].log_softmax(-1) for i in (0, 2))
+        second, fourth = (
+            sum(float(logits[i].log_softmax(-1)[at, token]) for at, token in enumerate(texts[i].ids[1:])) for i in (1, 3)
+        )
+        by_hand = -(float(first[1]) + float(third[0]) + 0.2 * (second / 6 + fourth / 2)) / 4
+        assert float(documents.loss(net, texts, verbalizers, 0.2)) == pytest.approx(by_hand, rel=1e-5)
+        assert float(documents.loss(net, texts[::2], verbalizers, 0.2)) == pytest.approx(-float(first[1] + third[0]) / 2, rel=1e-5)
 
 
 def test_a_training_that_goes_on_gives_the_weights_of_one_that_was_never_stopped(tmp_path, monkeypatch):
     texts = [Text([2, *keys.rng(i).integers(4, 40, 9).tolist(), 2], 1) for i in range(60)]
     recipe = dataclasses.replace(SMALL, batch_tokens=64)
     whole, stopped, again = (untrained(40, 0, SMALL.shape) for _ in range(3))
-    losses = pretraining.train(whole, texts, recipe, 5, "test", quiet=True)
+    real, calls = functools.partial(pretraining.next_token, given_weight=1.0), []
+    losses = pretraining.train(whole, texts, recipe, real, 5, "test", quiet=True)
     saved = tmp_path / "it.state"
     monkeypatch.setattr(pretraining, "_SAVED_EVERY", 0.0)
-    real, calls = pretraining.loss, []
 
     def breaking(*given):
         calls.append(1)
@@ -200,12 +202,10 @@ def test_a_training_that_goes_on_gives_the_weights_of_one_that_was_never_stopped
             raise KeyboardInterrupt
         return real(*given)
 
-    monkeypatch.setattr(pretraining, "loss", breaking)
     with pytest.raises(KeyboardInterrupt):
-        pretraining.train(stopped, texts, recipe, 5, "test", quiet=True, saved=saved)
-    monkeypatch.setattr(pretraining, "loss", real)
+        pretraining.train(stopped, texts, recipe, breaking, 5, "test", quiet=True, saved=saved)
     assert saved.is_file()
-    assert pretraining.train(again, texts, recipe, 5, "test", quiet=True, saved=saved) == losses
+    assert pretraining.train(again, texts, recipe, real, 5, "test", quiet=True, saved=saved) == losses
     assert not saved.exists()
     assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), again.parameters(), strict=True))
 
@@ -230,9 +230,8 @@ def test_other_files_make_another_model(data):
 
 
 def test_the_report_holds_scores_ceiling_and_provenance(data, monkeypatch):
-    monkeypatch.setattr(report, "EXAMPLES", 4)
+    monkeypatch.setattr(report, "EXAMPLES", 24)
     monkeypatch.setattr("sys.argv", ["llm.imdb", "--out", str(data.parent / "imdb_opt.json")])
-    monkeypatch.setattr(report, "TRAIN", {"clients": 1})
     report.main()
     content = json.loads((data.parent / "imdb_opt.json").read_text())
     assert content["pretraining"]["files"].keys() == set(text.FILES)

@@ -226,8 +226,8 @@ def test_training_learns(texts, tokens):
     net = pretrain.train(texts, len(tokens), 0, dataclasses.replace(SMALL, rate=1e-2), quiet=True)
     held_out = pretrain.encode(grammar.corpus()[1000:1040], tokens)
     with torch.inference_mode():
-        first = float(pretraining.loss(untrained(len(tokens), 0, SMALL.shape), held_out, 1.0))
-        assert float(pretraining.loss(net, held_out, 1.0)) < first - 2
+        first = float(pretraining.next_token(untrained(len(tokens), 0, SMALL.shape), held_out, 1.0))
+        assert float(pretraining.next_token(net, held_out, 1.0)) < first - 2
 
 
 def test_the_loss_is_the_weighted_mean_of_the_documents_own_tokens(texts, tokens):
@@ -235,8 +235,8 @@ def test_the_loss_is_the_weighted_mean_of_the_documents_own_tokens(texts, tokens
     net = untrained(len(tokens), 0, SMALL.shape)
     short, long = Text([2, 5, 9, 2], 2), Text([2, 7, 8, 9, 10, 11, 2], 5)
     with torch.inference_mode():
-        each = [float(pretraining.loss(net, [text], 0.1)) for text in (short, long)]
-        both = float(pretraining.loss(net, [short, long], 0.1))
+        each = [float(pretraining.next_token(net, [text], 0.1)) for text in (short, long)]
+        both = float(pretraining.next_token(net, [short, long], 0.1))
         logits = net(torch.tensor([short.ids])).logits[0].log_softmax(-1)
     by_hand = -(0.1 * logits[0, 5] + logits[1, 9] + logits[2, 2]) / 2.1
     assert each[0] == pytest.approx(float(by_hand), rel=1e-5)
@@ -345,10 +345,10 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(trained, monkeypatch, 
 def test_the_report_completes_a_file_and_starts_again_for_another_corpus(tmp_path, monkeypatch):
     path = tmp_path / "tiny_opt.json"
     assert report.known(path) == []
-    rows = [{"key": key, "task": "toy-qqp", "zero_shot": 0.6 + 0.1 * key, "first_order": 0.9} for key in (0, 1)]
+    rows = [{"key": key, "task": "toy-qqp", "zero_shot": 0.6 + 0.1 * key} for key in (0, 1)]
     report.write(path, rows)
     assert report.known(path) == rows
-    known = json.loads(path.read_text())["summary"]["toy-qqp"]["zero_shot"]
+    known = json.loads(path.read_text())["summary"]["toy-qqp"]
     assert known["mean"] == pytest.approx(0.65)
     assert known["low"] < 0.6 < 0.7 < known["high"]
     monkeypatch.setattr(grammar, "FROZEN", "another")
