@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help figures gallery test lint verify mutants bench results clean
+.PHONY: help figures gallery test lint llm verify mutants bench results clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,8 @@ lint: $(INSTALLED)-dev ## Check style (ruff) and types (pyright)
 	@$(BIN)/ruff check --quiet .
 	@echo "lint      pyright"
 	@$(BIN)/pyright
+
+llm: $(INSTALLED)-llm ## Install what the language track needs beside the core
 
 verify: $(INSTALLED)-core ## Decide every claim: results/claims.json and a table; fails if a verdict differs from its pin
 	@$(BIN)/hiso-bench verify

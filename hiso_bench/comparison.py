@@ -32,7 +32,7 @@ def train(
     finally:
         live.ledger.close()
     frame = training.curve(live.ledger)
-    return live, frame[frame["round"] <= schedule.rounds]
+    return live, pd.DataFrame(frame[frame["round"] <= schedule.rounds])
 
 
 def scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -137,6 +138,10 @@ class Run:
                 check_deterministic(problem.loss, self.federation.state.x, problem.batch(np.array(0), 0, 0))
         except Exception:
             ledger.close()
+            if folder is not None and not self.resumed:  # nothing was run: what is refused leaves nothing behind
+                (folder / LEDGER_NAME).unlink()
+                with contextlib.suppress(OSError):  # not empty: it was there before
+                    folder.rmdir()
             raise
 
     @property

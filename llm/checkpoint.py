@@ -114,7 +114,7 @@ class BaseModel(Trainable):
     """A causal language model as a base.
 
     Args:
-        model: "tiny-opt" (embedded), the folder of a saved model, or a name on the Hugging Face hub.
+        model: "tiny-opt" or "imdb-opt" (made here), the folder of a saved model, or a name on the Hugging Face hub.
         clients: M.
         dtype: of the forward pass, float32, bf16 or fp16; the point is float32.
         lora_rank: rank of the adapters, which are then the point; 0 trains all weights.

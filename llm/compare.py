@@ -280,14 +280,14 @@ def _tiny(task: str, evaluate_limit: int) -> Comparison:
     return Comparison(name, "standard", table, "lm", options, evaluate_limit=evaluate_limit, pretrained_by_key=True)
 
 
-def _real(name: str, problem: str, model: str, ceiling: tuple[float, ...]) -> Comparison:
-    """A pretrained model on real SST-2, every evaluation on the whole development set: half the rounds, and half the budget."""
+def _real(name: str, problem: str, model: str, rounds: int, rungs: Rungs) -> Comparison:
+    """A pretrained model on real SST-2, every evaluation on the whole development set; fewer rounds than the generated tasks."""
     return Comparison(
-        name, "standard", f"llm_{model}_sst2", problem, {"model": model, "task": "sst2"}, rounds=300, evaluate_limit=0,
-        keys=(1, 2, 3), ceiling=Ceiling(ceiling, epochs=1, train_limit=4000), rungs=Rungs(rounds=(10, 35, 100), budget=375),
+        name, "standard", f"llm_{model}_sst2", problem, {"model": model, "task": "sst2"}, rounds=rounds, evaluate_limit=0,
+        keys=(1, 2, 3), ceiling=Ceiling((1e-4, 3e-4, 1e-3), epochs=1, train_limit=4000), rungs=rungs,
     )  # fmt: skip
 
 
 TOY_SST2, TOY_QQP, TOY_SQUAD = _tiny("toy-sst2", 1000), _tiny("toy-qqp", 1000), _tiny("toy-squad", 500)
-IMDB_SST2 = _real("llm_imdb_sst2", "lm", "imdb-opt", (1e-4, 3e-4, 1e-3))
-MINILM_SST2 = _real("llm_minilm_sst2", "minilm", "minilm", (1e-4, 3e-4, 1e-3))
+IMDB_SST2 = _real("llm_imdb_sst2", "lm", "imdb-opt", 200, Rungs(rounds=(6, 22, 64), budget=250))
+MINILM_SST2 = _real("llm_minilm_sst2", "minilm", "minilm", 300, Rungs(rounds=(10, 35, 100), budget=375))

@@ -75,7 +75,7 @@ class Configuration(Comparison):
         return Plan(runs, arms * self.rungs.budget / self.rounds + len(self.ceiling.rates), math.nan)
 
     def reported(self) -> pd.DataFrame:
-        """What the papers printed for this model and task: value, error, unit, model, task, method, table.
+        """What the papers printed for this model and task: table, method, quantity, value, error, unit, ...
 
         Raises:
             FileNotFoundError: a table is not under paper/reported.

@@ -126,7 +126,7 @@ def require_room(memory: Memory, model: str, device: torch.device) -> None:
         if (free := available_memory(where)) < needed:
             raise ModelError(
                 f"model {model!r} needs {gigabytes(needed)} of memory on {where} and {gigabytes(free)} are free: {memory}; "
-                "choose a smaller model, adapters (lora_rank), or another device"
+                "choose a smaller model or batch, adapters (lora_rank), mode loop, or another device"
             )
 
 

@@ -67,7 +67,7 @@ def load(
     """Load a model with everything or only its adapters trainable. Random generators are left as they are.
 
     Args:
-        model: "tiny-opt", a local folder, or a name on the Hugging Face hub.
+        model: "tiny-opt" or "imdb-opt" (made here), a local folder, or a name on the Hugging Face hub.
         dtype: of the forward pass: float32, bf16 or fp16.
         lora_rank: rank of the adapters; 0 trains all weights.
         lora_alpha: their output is scaled by lora_alpha / lora_rank.

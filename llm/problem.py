@@ -25,7 +25,7 @@ class LanguageProblem(TaskProblem, BaseModel):
     """A model, a task, and its clients.
 
     Args:
-        model: "tiny-opt" (embedded), the folder of a saved model, or a name on the Hugging Face hub.
+        model: "tiny-opt" or "imdb-opt" (made here), the folder of a saved model, or a name on the Hugging Face hub.
         task: sst2, qqp, rte, cb, boolq, wic, wsc, multirc, squad, drop, or a generated one: toy-sst2, toy-qqp, toy-squad.
         clients: M.
         split: "dirichlet" (label-skewed, every client at least 4 examples; answers in free text count as one label) or "iid".

@@ -187,15 +187,16 @@ def differences_table(found: Sequence[Recorded]) -> str:
             if first not in of.arms or second not in of.arms:
                 continue
             half = least_bytes(both) / 2
-            on_the_way = (at_bytes(both, arm, half) for arm in (first, second))
             score, loss = ([of.final(arm, name) for arm in (first, second)] for name in ("", "loss"))
-            cells = [*_difference(*score, 100, 2), *_difference(*loss, 1, 4), *_difference(*on_the_way, 100, 2)]
+            on_the_way = [at_bytes(both, arm, half) for arm in (first, second)]
+            cells = [*_difference(score, 100, 2), *_difference(loss, 1, 4), *_difference(on_the_way, 100, 2)]
             rows.append([of.label, f"{NAMES[first]} - {NAMES[second]}", *cells])
     return _markdown(head, rows)
 
 
-def _difference(first: np.ndarray, second: np.ndarray, unit: float, digits: int) -> list[str]:
-    """Mean and interval, and whether they leave out zero at `stats.LEVEL`; values are multiplied by `unit`."""
+def _difference(of: Sequence[np.ndarray], unit: float, digits: int) -> list[str]:
+    """The first minus the second: mean and interval in `unit`ths, and whether they leave out zero at `stats.LEVEL`."""
+    first, second = of
     if not (~np.isnan(first) & ~np.isnan(second)).any():
         return ["diverged", "-"]
     keys, interval, apart = paired(first, second)

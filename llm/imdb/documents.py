@@ -79,11 +79,10 @@ def documents(
 
 
 def loss(net: OPTForCausalLM, texts: Sequence[Text], verbalizers: Tensor, plain_weight: float) -> Tensor:
-    """Mean over the documents: of a span, -log p(its verbalizer among the verbalizers); of a window, plain_weight times the mean
-    -log p(token | what stands before it).
+    """Mean loss of the documents: what each span's verbalizer costs among the verbalizers, and a window's mean per token.
 
-    Against the whole vocabulary, a model would learn first that one of the verbalizers comes next, and let that drown the rest:
-    after 700,000 tokens it told the labels no better than chance.
+    A span's is -log p(verbalizer | one of the verbalizers). Against the whole vocabulary a model first learns at length that one
+    of them comes next, and hardly which. A window's is plain_weight times the mean of -log p(token | what stands before it).
 
     Args:
         net: the model.

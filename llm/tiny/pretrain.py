@@ -114,9 +114,7 @@ def encode(documents: Sequence[Document], tokens: PreTrainedTokenizerFast) -> li
     return [Text([*first, *second, 2], len(first)) for first, second in zip(given, told, strict=True)]
 
 
-def train(
-    texts: Sequence[Text], vocabulary: int, key: int, recipe: Recipe = Recipe(), quiet: bool = False
-) -> OPTForCausalLM:
+def train(texts: Sequence[Text], vocabulary: int, key: int, recipe: Recipe = Recipe(), quiet: bool = False) -> OPTForCausalLM:
     """A model that has seen every document once (see `llm.pretraining.train`).
 
     Args:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hiso_bench import catalogue, cli, records
+from hiso_bench.halving import at_edge as halving_edges
 
 
 def test_the_whitening_figure_is_computed_drawn_and_then_up_to_date(tmp_path, capsys):
@@ -33,13 +34,18 @@ def test_a_recorded_result_carries_its_provenance():
         assert about["config_hash"] == records.config_hash(about["config"])
 
 
-def test_every_winner_of_a_grid_is_interior():
+def test_every_winner_of_a_grid_is_interior_or_told_to_lie_at_an_edge():
     for path in sorted(catalogue.RESULTS.glob("*_grid.csv")):
-        grid, _ = records.read(path)
+        grid, about = records.read(path)
+        halving = about["config"].get("rule") == "successive halving"
+        if halving:
+            assert halving_edges(grid) == about["config"]["at_edge"], path.name
         full = grid[grid["rounds"] == grid["rounds"].max()]
-        for arm, part in full.groupby("arm"):
+        for arm, part in (grid if halving else full).groupby("arm"):
             won = part.loc[part["winner"], "lr"]
             assert len(won) == 1, (path.name, arm)
+            if halving:  # every rate at ratio 2, and none refined
+                continue
             tried = grid.loc[grid["arm"] == arm, "lr"]
             assert tried.min() < won.iloc[0] < tried.max(), (path.name, arm)
             rates = sorted(set(part["lr"]))

@@ -57,7 +57,7 @@ def test_every_arm_searches_the_same_grid_of_three_decades():
 def test_the_papers_rows_are_there():
     for experiment in every().values():
         rows = experiment.reported()
-        assert {"DeComFL", "HiSo"} <= set(rows["method"]), experiment.name
+        assert {"decomfl", "hiso"} <= set(rows["method"]), experiment.name
         assert set(rows["table"]) == set(experiment.reported_tables) and rows["value"].gt(0).all()
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 import types
 
+import huggingface_hub
 import numpy as np
 import pytest
 
@@ -178,10 +179,19 @@ def test_a_sample_is_drawn_from_its_key_in_order_and_not_from_the_front():
 # The library, and neither file nor library
 
 
-def hub(monkeypatch, answer):
+def hub(monkeypatch, answer, silence=None):
+    """A datasets library, and a hub that answers its first request or fails it with `silence`."""
+
+    def head(url, timeout):
+        assert 0 < timeout <= 10
+        if silence:
+            raise silence
+
     library = types.ModuleType("datasets")
-    library.load_dataset = answer
+    library.load_dataset, library.config = answer, types.SimpleNamespace(HF_HUB_OFFLINE=False)
     monkeypatch.setitem(sys.modules, "datasets", library)
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: types.SimpleNamespace(head=head))
+    return library.config
 
 
 def test_without_files_the_hub_is_asked_for_the_same_parts(folder, monkeypatch):
@@ -236,6 +246,26 @@ def test_a_hub_that_fails_is_part_of_the_one_line(folder, monkeypatch):
     hub(monkeypatch, fail)
     with pytest.raises(DataError, match="cannot load nyu-mll/glue sst2 validation .ConnectionError: Couldn't reach it at all."):
         examples.load("sst2", "test")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_where_the_hub_does_not_answer_the_cache_is_asked_alone(folder, monkeypatch, cached):
+    switches = []
+
+    def answer(*path, split):
+        switches.append((config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE))
+        if not cached:
+            raise ConnectionError("offline")
+        return [{"premise": f"p{i}", "hypothesis": "h", "label": 0} for i in range(10)]
+
+    config = hub(monkeypatch, answer, OSError("no name"))
+    if cached:
+        assert len(examples.load("cb", "test")) == 10
+    else:
+        with pytest.raises(DataError, match="https://huggingface.co does not answer .no name., and the cache does not hold it"):
+            examples.load("cb", "test")
+    assert switches == [(True, True)]
+    assert not config.HF_HUB_OFFLINE and not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_a_module_that_the_library_misses_is_not_the_library(folder, monkeypatch):

@@ -216,6 +216,7 @@ ERRORS = {
     "other examples": (lambda p, f: lm(p, "--data-hash", "12ab"), ["data_hash 12ab", "other examples"]),
     "oracle": (lambda p, f: lm(p, "--method", "hiso-oracle"), ["hiso-oracle", "lm"]),
     "device": (lambda p, f: lm(p, "--device", "tpu9"), ["tpu9"]),
+    "more sampled than there are": (lambda p, f: lm(p, "--sampled", 7), ["sampled 7", "<= clients = 6"]),
 }  # fmt: skip
 SPOILED = {
     "label": (spoil_label, "opt", ["label", "'2'", "negative, positive"]),
@@ -257,19 +258,23 @@ def test_a_verbalizer_that_is_not_one_token_is_named(place, tmp_path, command):
     assert status == 2 and "verbalizer ' bad'" in err and "one known token" in err and len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("free", "told"), [(10**4, "module"), (4 * 10**5, "one forward pass")])
-def test_too_little_memory_is_said_before_it_is_needed(place, command, monkeypatch, free, told):
+@pytest.mark.parametrize(
+    ("free", "more", "told"),
+    [(10**4, (), "module"), (4 * 10**5, (), "one forward pass"), (10**6, ("--mode", "clients"), "mode loop")],
+)
+def test_too_little_memory_is_said_before_it_is_needed(place, command, monkeypatch, free, more, told):
     monkeypatch.setattr(memory, "available_memory", lambda device: free)
-    status, _, err = command(*lm(place))
+    status, _, err = command(*lm(place, *more))
     assert status == 2 and "of memory on cpu" in err and told in err and len(err.splitlines()) == 1
     assert not Path("run").exists()
 
 
-def test_a_loss_that_is_nan_in_half_precision_says_where_and_loses_nothing(place, command):
-    args = lm(place, "--dtype", "fp16", "--method", "decomfl", "--rounds", 200, "--evaluate-limit", 5, lr="30")
+@pytest.mark.parametrize(("dtype", "told", "lr"), [("fp16", " float16", "30"), ("bf16", "bfloat16", "1e30")])
+def test_a_loss_that_is_nan_in_half_precision_says_where_and_loses_nothing(place, command, dtype, told, lr):
+    args = lm(place, "--dtype", dtype, "--method", "decomfl", "--rounds", 200, "--evaluate-limit", 5, lr=lr)
     status, _, err = command(*args)
     assert status == 1
-    for word in ("round ", "client ", "DirectionKey(", "nan", "float16", "compute in float32", "lower lr"):
+    for word in ("round ", "client ", "DirectionKey(", "nan", told, "compute in float32", "lower lr"):
         assert word in err
     kept = (Path("run") / LEDGER_NAME).read_bytes()
     status, _, again = command(*args)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hiso_bench.methods import hiso
 from tests.helpers import build, quadratic
 
 
@@ -29,3 +30,12 @@ def test_a_permutation_keeps_the_numbers_and_changes_with_the_round_and_the_key(
 def test_without_a_control_each_coordinate_has_its_own_h_in_every_round():
     plain = torch.arange(1.0, 13.0, dtype=torch.float64).rsqrt()
     assert torch.equal(warped_ones("none", 0), plain) and torch.equal(warped_ones("none", 7), plain)
+
+
+@pytest.mark.parametrize("block", [1, 7, 45])
+def test_whitening_in_blocks_changes_no_bit(block, monkeypatch):
+    monkeypatch.setattr(hiso, "_BLOCK", block)
+    draw = torch.Generator().manual_seed(0)
+    u, h = torch.randn(5, 9, generator=draw), torch.rand(5, 9, generator=draw) + 0.1
+    for of_h in (h, h.T.contiguous().T, h[:1, :1]):  # in memory by row, by column, and one number for all
+        assert torch.equal(hiso.whiten(u.clone(), of_h), u * of_h.rsqrt())
