@@ -191,7 +191,8 @@ def main() -> None:
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
     if options.memory is not None:
-        return _memory(*MEMORY[device][options.memory], peer)
+        case, subject = MEMORY[device][options.memory]
+        return _memory(case, subject, peer)
     cases = CPU if device == "cpu" else CUDA
     held = [(case, subject) for case, subject in MEMORY[device] if subject != "peer" or peer]
     config = {"device": device, "peer": bool(peer), "repeats": options.repeats, "threads": torch.get_num_threads()}

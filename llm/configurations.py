@@ -81,8 +81,8 @@ class Configuration(Comparison):
             FileNotFoundError: a table is not under paper/reported.
         """
         found = pd.concat([pd.read_csv(REPORTED / f"hiso_table{table}.csv") for table in self.reported_tables])
-        here = (found["model"] == self.reported_model) & (found["task"] == self.options["task"])
-        return found[here].reset_index(drop=True)
+        here = (self.reported_model, self.options["task"])
+        return found.set_index(["model", "task"]).sort_index().loc[[here]].reset_index()
 
 
 def read(path: Path) -> dict[str, Configuration]:

@@ -108,7 +108,7 @@ class Train:
     def _report(self, live: Run, seconds: float) -> None:
         curve = training.curve(live.ledger)
         at_end = curve[curve["round"] == curve["round"].max()]
-        metrics: dict[str, float] = dict(at_end[["metric", "value"]].itertuples(index=False))
+        metrics: dict[str, float] = dict(zip(at_end["metric"], at_end["value"], strict=True))
         last = at_end.iloc[-1]
         name = live.problem.metric
         self._say(

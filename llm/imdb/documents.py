@@ -70,9 +70,10 @@ def documents(
         counts["spans"] += 1
         counts["span_tokens"] += len(ids) + 1
     windows = _encoded(_windows(reviews, mix, rng), tokens)
+    end: Any = tokens.eos_token_id
     while counts["window_tokens"] < mix.tokens * mix.plain:
         ids, _ = next(windows)
-        texts.append(Text([*ids, tokens.eos_token_id], 1))
+        texts.append(Text([*ids, end], 1))
         counts["windows"] += 1
         counts["window_tokens"] += len(ids) + 1
     return texts, counts

@@ -14,6 +14,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -66,10 +67,16 @@ def scores(problem: LanguageProblem, x: Point) -> dict[str, dict[str, float]]:
     return found
 
 
-def ceiling(model: str, quiet: bool) -> dict[str, Any]:
+def zero_shot(model: str) -> dict[str, Any]:
+    """The scores before any fine-tuning."""
+    problem = LanguageProblem(model=model, task=TASK.name, evaluate_limit=1)
+    return scores(problem, problem.initial())
+
+
+def ceiling(model: str) -> dict[str, Any]:
     """The same scores after AdamW on some of the pooled training examples. Cost: two epochs over 8,000 phrases."""
     problem = LanguageProblem(model=model, task=TASK.name, batch_size=BATCH_SIZE, train_limit=EXAMPLES, evaluate_limit=1)
-    x, epochs = first_order.train(problem, RATE, EPOCHS, quiet=quiet)
+    x, epochs = first_order.train(problem, RATE, EPOCHS, quiet=not sys.stderr.isatty())
     return {
         "lr": RATE,
         "epochs": EPOCHS,
@@ -107,43 +114,59 @@ def write(path: Path, content: dict[str, Any]) -> None:
     records.write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llm.imdb", description="Pre-train imdb-opt on IMDB reviews, and write down what it can do on SST-2."
-    )
-    parser.add_argument("--key", type=int, default=0, help="pre-training key (default: 0, the model called imdb-opt)")
-    parser.add_argument("--only-make", action="store_true", help="pre-train and stop: measure and write nothing")
-    parser.add_argument("--out", type=Path, default=Path("results/imdb_opt.json"), help="default: results/imdb_opt.json")
-    options = parser.parse_args()
+def known(path: Path, base_hash: str) -> dict[str, Any]:
+    """What a file already says of the same model; nothing if it is not there or is of another one."""
     try:
-        folder = pretrain.folder(options.key)
-    except (DataError, ModelError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{pretrain.NAME} is in {folder}", flush=True)
-    if not options.only_make:
-        report(folder, options.out)
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    if (content.get("schema"), content.get("base_hash")) != (SCHEMA, base_hash):
+        return {}
+    return {name: content[name] for name in MEASURES if name in content}
 
 
-def report(folder: Path, out: Path) -> None:
-    """Measure the model in a folder, and write what was found. Cost: some minutes on one core."""
+def report(folder: Path, out: Path, wanted: Sequence[str]) -> None:
+    """Measure the model in a folder, and write what was found after each measure; those that the file has are not made again.
+
+    Cost: some minutes on one core.
+    """
     problem = LanguageProblem(model=str(folder), task=TASK.name, evaluate_limit=1)
     content: dict[str, Any] = {
         "base_hash": problem.base_hash,
         "data_hash": problem.data_hash,
         "pretraining": json.loads((folder / pretrain.ABOUT).read_text()),
         "longest_training_prompt": max(map(len, problem.train.prompts)),
-        "zero_shot": scores(problem, problem.initial()),
+        **known(out, problem.base_hash),
     }
-    _say("zero-shot", content["zero_shot"])
-    content["first_order"] = ceiling(str(folder), quiet=not sys.stderr.isatty())
-    _say("first order", content["first_order"]["scores"])
-    content["round_seconds"] = round_seconds(str(folder))
-    print(f"a round: {content['round_seconds']['wall']:.2f} s", flush=True)
-    write(out, content)
+    for name in wanted:
+        if name not in content:
+            content[name] = MEASURES[name](str(folder))
+            write(out, content)
+        print(f"{name}: {json.dumps(content[name])}", flush=True)
 
 
-def _say(what: str, found: dict[str, dict[str, float]]) -> None:
-    for name, values in found.items():
-        ends = f"[{values['accuracy_low']:.3f}, {values['accuracy_high']:.3f}]"
-        print(f"{what}, {name}: {values['accuracy']:.3f} {ends} of {values['examples']}", flush=True)
+MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "zero_shot": zero_shot,
+    "round_seconds": round_seconds,
+    "first_order": ceiling,
+}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llm.imdb", description="Pre-train imdb-opt on IMDB reviews, and write down what it can do on SST-2."
+    )
+    parser.add_argument("--key", type=int, default=0, help="pre-training key (default: 0, the model called imdb-opt)")
+    parser.add_argument(
+        "--measures", nargs="*", choices=list(MEASURES), default=list(MEASURES), help="default: all; none: only pre-train"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/imdb_opt.json"), help="default: results/imdb_opt.json")
+    options = parser.parse_args()
+    try:
+        folder = pretrain.folder(options.key)
+        print(f"{pretrain.NAME} is in {folder}", flush=True)
+        if options.measures:
+            report(folder, options.out, options.measures)
+    except (DataError, ModelError) as error:
+        sys.exit(f"error: {error}")

@@ -55,7 +55,7 @@ def paths() -> dict[str, Path]:
     if missing := [name for name, path in found.items() if path is None]:
         places = ", ".join(place for place, _ in datafiles.folders())
         raise DataError(
-            f"imdb-opt is trained on files that are not at hand: no {' and no '.join(missing)} in {places}; "
+            f"imdb-opt is trained on files that are not at hand: no {', '.join(missing)} in {places}; "
             f"set {datafiles.ENV} to a folder that holds them, or take the embedded default tiny-opt"
         )
     return {name: path for name, path in found.items() if path is not None}

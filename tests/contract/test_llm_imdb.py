@@ -112,7 +112,7 @@ def test_without_data_the_command_says_in_one_line_what_is_missing(data, monkeyp
     with pytest.raises(SystemExit) as end:
         report.main()
     assert str(end.value).startswith(
-        "error: imdb-opt is trained on files that are not at hand: no imdb/unsup_13k.txt.gz and no imdb/"
+        "error: imdb-opt is trained on files that are not at hand: no imdb/unsup_13k.txt.gz, imdb/train_labeled.tsv.gz, "
     )
     assert "\n" not in str(end.value)
 
@@ -257,3 +257,8 @@ def test_the_report_holds_scores_ceiling_and_provenance(data, monkeypatch):
             assert scores[name]["examples"] == 2
             assert scores[name]["accuracy_low"] <= scores[name]["accuracy"] <= scores[name]["accuracy_high"]
     assert content["round_seconds"]["wall"] > 0
+    for name in report.MEASURES:
+        monkeypatch.setitem(report.MEASURES, name, lambda model: pytest.fail("measured again"))
+    report.main()
+    assert json.loads((data.parent / "imdb_opt.json").read_text()) == content
+    assert report.known(data.parent / "imdb_opt.json", "another") == {}
