@@ -2,7 +2,8 @@
 
 Floor of a round: m tau (P + 1) forward passes of the plain model, to the logits that the loss needs, and one Gaussian for each
 parameter and direction, tau P in all. It is timed with its rounds (directions kept, and regenerated: the low-memory mode) and,
-with --peer, the official code's, in turn, in one process; a ratio is the median over the repeats, with the smallest and largest.
+with --peer, the official code's, in turn, in one process, after a warm-up of each (but for OPT-125M on a CPU); a ratio is the
+median over the repeats, with the smallest and the largest.
 
 Memory is that of a process of its own which runs two rounds: resident memory beyond what it had before the model (CPU), or the
 allocator's peak (CUDA), beside the estimate of `llm.memory`.
@@ -47,11 +48,16 @@ MEMORY = {
     "cpu": (
         *((Case(SMALL, 1), subject) for subject in (*SUBJECTS, "peer")),
         (Case(SMALL, 1, tau=3, sampled=5, clients=40), "regenerated"),
-        *((Case(OPT_125M, 1), subject) for subject in SUBJECTS),
+        *((Case(OPT_125M, 1, sampled=1), subject) for subject in SUBJECTS),
     ),
     "cuda": tuple((case, subject) for case in CUDA if case.peer for subject in (*SUBJECTS, "peer")),
 }
 Rows = list[dict[str, Any]]
+
+
+def warm_ups_of(case: Case) -> int:
+    """One, or none for a model whose rounds are so long that what is slower the first time does not count."""
+    return int(case.pairs > 2)
 
 
 def finished(device: str) -> None:
@@ -61,7 +67,7 @@ def finished(device: str) -> None:
 
 
 def timed(case: Case, repeats: int, peer: Path | None, bar: tqdm) -> Rows:
-    """Time forward passes, Gaussians, both rounds and the peer in turn, after one warm-up of each; one row per kind of round."""
+    """Time forward passes, Gaussians, both rounds and the peer in turn, after a warm-up of each; one row per kind of round."""
     forwards, gaussians = llm_cases.floor_of(case)
     work: dict[str, Callable[[], object]] = {"forwards": forwards, "gaussians": gaussians}
     work |= {subject: llm_cases.round_of(case, subject == "kept") for subject in SUBJECTS}
@@ -74,10 +80,11 @@ def timed(case: Case, repeats: int, peer: Path | None, bar: tqdm) -> Rows:
         finished(case.device)
 
     times: dict[str, list[float]] = {name: [] for name in work}
-    for i in range(repeats + 1):
+    warm_ups = warm_ups_of(case)
+    for i in range(warm_ups + repeats):
         for name, call in work.items():
             seconds = time_of(lambda call=call: once(call))
-            if i:
+            if i >= warm_ups:
                 times[name].append(seconds)
             bar.update()
     floor = [a + b for a, b in zip(times["forwards"], times["gaussians"], strict=True)]
@@ -183,6 +190,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="a checkout of the official DeComFL code")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="which cases to run")
     parser.add_argument("--repeats", type=int, default=15, help="at most so many timings of each; larger models have fewer")
+    parser.add_argument("--case", default="", help="run the cases whose names begin so, and keep the other rows")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.repeats < 1:
@@ -193,9 +201,13 @@ def main() -> None:
     if options.memory is not None:
         case, subject = MEMORY[device][options.memory]
         return _memory(case, subject, peer)
-    cases = CPU if device == "cpu" else CUDA
-    held = [(case, subject) for case, subject in MEMORY[device] if subject != "peer" or peer]
+    every = CPU if device == "cpu" else CUDA
+    cases = [case for case in every if case.name.startswith(options.case)]
+    if not cases:
+        parser.error(f"--case {options.case} is unknown; allowed: the beginning of {', '.join(case.name for case in every)}")
+    held = [(c, subject) for c, subject in MEMORY[device] if c.name.startswith(options.case) and (subject != "peer" or peer)]
     config = {"device": device, "peer": bool(peer), "repeats": options.repeats, "threads": torch.get_num_threads()}
+    config["case"] = options.case
     done: dict[str, Any] = {"config": config, "time": {}, "memory": {}}
     if UNFINISHED.exists() and (kept := json.loads(UNFINISHED.read_text()))["config"] == config:
         done = kept
@@ -205,8 +217,9 @@ def main() -> None:
         records.write_bytes(UNFINISHED, json.dumps(done).encode())
 
     repeats = {case.name: min(case.pairs, options.repeats) for case in cases}
-    steps = sum((repeats[case.name] + 1) * (4 + bool(peer and case.peer)) for case in cases if case.name not in done["time"])
-    with tqdm(total=steps + len(held) - len(done["memory"]), dynamic_ncols=True) as bar:
+    calls = {case.name: (repeats[case.name] + warm_ups_of(case)) * (4 + bool(peer and case.peer)) for case in cases}
+    steps = sum(count for name, count in calls.items() if name not in done["time"])
+    with tqdm(total=steps + len(held), dynamic_ncols=True) as bar:
         for case in cases:
             bar.set_description(case.name)
             if case.name not in done["time"]:
@@ -216,9 +229,14 @@ def main() -> None:
             bar.set_description(f"memory: {key}")
             if key not in done["memory"]:
                 save("memory", key, measured(case, subject, peer))
-                bar.update()
+            bar.update()
     found = json.loads(TARGET.read_text()) if TARGET.exists() else {}
-    found[device] = {"time": [row for case in cases for row in done["time"][case.name]], "memory": [*done["memory"].values()]}
+    fresh = {"time": [row for case in cases for row in done["time"][case.name]], "memory": [*done["memory"].values()]}
+    before, order = found.get(device, {}), [case.shape.name for case in every]
+    for kind, rows in fresh.items():
+        rows += [row for row in before.get(kind, []) if options.case and not row["case"].startswith(options.case)]
+        rows.sort(key=lambda row: order.index(row["case"].split(", 16 x")[0]))
+    found[device] = fresh
     records.write_bytes(TARGET, (json.dumps(found, indent=1) + "\n").encode())
     readme = HERE / "README.md"
     head, rest = readme.read_text().split(START)

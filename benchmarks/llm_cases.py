@@ -92,7 +92,7 @@ CPU = (
     Case(SMALL, 9, peer=True),
     Case(SMALL, 9, tau=2),
     Case(SMALL, 9, attention="eager"),
-    Case(OPT_125M, 3),
+    Case(OPT_125M, 2),
 )
 CUDA = tuple(
     Case(shape, 15, tokens, attention=attention, device="cuda", dtype="bf16", peer=attention == "sdpa")

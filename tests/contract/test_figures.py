@@ -24,10 +24,14 @@ def test_recorded_figures_are_drawn_from_what_is_committed(name, tmp_path):
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
+MEASURED = ("bench", "bench_llm", "bench_theory", "claims", "imdb_opt", "mutants", "tiny_opt")
+"""What a command measured: no experiment, and no table."""
+
+
 def test_a_recorded_result_carries_its_provenance():
     for sidecar in sorted(catalogue.RESULTS.glob("*.json")):
         about = json.loads(sidecar.read_text())
-        if sidecar.stem in ("bench", "bench_theory", "claims", "mutants"):  # what a command measured, no experiment
+        if sidecar.stem in MEASURED:
             continue
         frame, same = records.read(sidecar.with_suffix(".csv"))
         assert len(frame) and same == about
