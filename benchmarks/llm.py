@@ -8,7 +8,7 @@ median over the repeats, with the smallest and the largest.
 Memory is that of a process of its own which runs two rounds: resident memory beyond what it had before the model (CPU), or the
 allocator's peak (CUDA), beside the estimate of `llm.memory`.
 
-On a CPU it takes about five minutes on two cores. Finished cases are kept in results/fresh until all are done, so a stopped run
+On a CPU it takes about nine minutes on two cores. Finished cases are kept in results/fresh until all are done, so a stopped run
 goes on where it was. The rows of the other kind of device stay as they are.
 """
 
