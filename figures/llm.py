@@ -116,7 +116,7 @@ def _extent(config: dict[str, Any]) -> str:
     """How many keys there are, whether there should be more, and what the bands are."""
     done, planned = len(config["keys"]), len(config["planned"])
     extent = f"PARTIAL: {done} of {planned} keys" if done < planned else f"{done} keys"
-    return f"{extent}; mean and {f'{SHOWN_LEVEL:.0%} interval of it' if done >= _ENOUGH else 'range'}"
+    return f"{extent}; mean and {f'{SHOWN_LEVEL:.0%} interval of it' if done >= _ENOUGH else 'range'}; thin: single keys"
 
 
 def _sample(config: dict[str, Any]) -> str:
@@ -140,11 +140,15 @@ def _panel(ax: Axes, frame: pd.DataFrame, config: dict[str, Any], metric: str, l
         interval = "ci" if len(values) >= _ENOUGH else "range"
         told = f"{look(arm).label}, $\\eta$ = {config['rates'][arm]:.2g}{_lost(found, arm)}"
         curve(ax, found.rounds, values, arm, centre="mean", interval=interval, level=SHOWN_LEVEL, label=told)
+        ax.plot(found.rounds, values.T, color=look(arm).color, lw=0.5, alpha=0.6, zorder=1)
     _ends(ax, frame, metric, arms, int(found.rounds[-1]))
     lines = _reference(frame, metric) | ({} if guess is None else {"guess": guess})
     for name, value in lines.items():
         ax.axhline(value, lw=1.2, zorder=1, **LINES[name])
     ax.set(xlabel="communication round", ylabel=label, xlim=(0, found.rounds[-1] * (1.03 + 0.025 * len(arms))))
+    # Intervals of a mean over keys that differ much reach where no score can be; the axis does not.
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -0.02), high if metric == "loss" else min(high, 1.02))
     _beside(ax, lines)
 
 
