@@ -82,7 +82,7 @@ def folder(key: int = 0, quiet: bool = False) -> Path:
     Raises:
         llm.hub.ModelError: the user cache cannot be written to.
 
-    Cost: about two minutes on two cores the first time, then milliseconds.
+    Cost: some minutes on two cores the first time, then milliseconds.
     """
     target = datafiles.cache_folder() / "tiny-opt" / _name(key)
     return keeping.keep(target, "tiny-opt", ABOUT, lambda temporary: _make(temporary, key, quiet))
