@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from hiso_bench import methods, records, sweeps, training
-from hiso_bench.federation import FederationOptions, NonFiniteScalarError
+from hiso_bench.federation import Federation, FederationOptions, NonFiniteScalarError
 from hiso_bench.problems import Problem
 from hiso_bench.sweeps import Arm, Cell
 from hiso_bench.training import Schedule
@@ -33,6 +34,19 @@ def train(
         live.ledger.close()
     frame = training.curve(live.ledger)
     return live, pd.DataFrame(frame[frame["round"] <= schedule.rounds])
+
+
+def seconds(problem: Problem, lr: float, sampled: int, rounds: int, evaluate_every: int, sample: int = 5) -> float:
+    """Estimate of a run's seconds on this machine and thread: rounds of HiSo, and an evaluation every so many of them."""
+    federation = Federation(problem, methods.build("hiso", lr=lr), FederationOptions(sampled=sampled))
+    federation.round()
+    started = time.monotonic()
+    for _ in range(sample):
+        federation.round()
+    per_round = (time.monotonic() - started) / sample
+    started = time.monotonic()
+    problem.evaluate(federation.state.x)
+    return rounds * (per_round + (time.monotonic() - started) / evaluate_every)
 
 
 def scores(

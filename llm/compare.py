@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pandas as pd
 
 from hiso_bench import catalogue, comparison, methods, records
 from hiso_bench.experiments import Plan, Profile
-from hiso_bench.federation import Federation, FederationOptions
+from hiso_bench.federation import FederationOptions
 from hiso_bench.halving import Rungs, at_edge, halve, rounds_spent
 from hiso_bench.sweeps import Arm, Cell, kept, run
 from hiso_bench.training import Schedule
@@ -88,7 +87,9 @@ class Comparison:
 
     def plan(self) -> Plan:
         """Per arm: a run per key, and the rungs; a first-order run counts for the forward passes that it costs."""
-        seconds, steps = self._seconds_per_run()
+        problem = self.build(self.tuning_key, "test", self.evaluate_limit)
+        seconds = comparison.seconds(problem, self.start, SAMPLED, self.rounds, self.evaluate_every)
+        steps = -(-min(len(problem.train), self.ceiling.train_limit or len(problem.train)) // problem.batch_size)
         # An epoch's step is a forward and a backward pass, about three forward passes; a round is 2 (P + 1) of them.
         first_order_runs = self.ceiling.epochs * steps * 3 / (self.rounds * SAMPLED * 6)
         return Plan(
@@ -96,21 +97,6 @@ class Comparison:
             len(ARMS) * self.rungs.budget / self.rounds + len(self.ceiling.rates) * first_order_runs,
             seconds,
         )
-
-    def _seconds_per_run(self, sample: int = 5) -> tuple[float, int]:
-        """Seconds of a run of an arm, and steps in an epoch."""
-        problem = self.build(self.tuning_key, "test", self.evaluate_limit)
-        federation = Federation(problem, methods.build("hiso", lr=self.start), FederationOptions(sampled=SAMPLED))
-        federation.round()
-        started = time.monotonic()
-        for _ in range(sample):
-            federation.round()
-        per_round = (time.monotonic() - started) / sample
-        started = time.monotonic()
-        problem.evaluate(federation.state.x)
-        per_evaluation = time.monotonic() - started
-        examples = min(len(problem.train), self.ceiling.train_limit or len(problem.train))
-        return self.rounds * (per_round + per_evaluation / self.evaluate_every), -(-examples // problem.batch_size)
 
     def build(self, key: int, evaluate_on: str, evaluate_limit: int = 0, **more: Any) -> Any:
         """The problem of a key: a `LanguageProblem`, or one like it."""

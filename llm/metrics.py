@@ -116,7 +116,7 @@ def mean_interval(values: Floats, level: float = LEVEL) -> Interval:
     Raises:
         ValueError: no example.
 
-    Cost: two Fourier transforms of 64 numbers per example, or of 260,000 where these are fewer than 4,000: about 20 ms.
+    Cost: two Fourier transforms of 64 numbers per example, or of 260,000 where these are fewer than 4,000.
     """
     n = len(values)
     require(n >= 1, "examples", n, "at least one")

@@ -18,7 +18,7 @@ from tokenizers.normalizers import Prepend
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from hiso_bench import keys
+from hiso_bench import cli, keys
 
 SPECIAL = ("<s>", "</s>", "<pad>", "<unk>")
 WORDS = (" good", " bad", " great", " terrible", "Yes", "No", "Maybe", " Yes", " No", " yes", " no")
@@ -137,3 +137,18 @@ def scored_tokenizer(pieces):
     made.normalizer = Prepend(" ")
     made.decoder = Sequence([ByteFallback(), Fuse(), Strip(" ", 1, 0)])
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def command_line(data, folder, monkeypatch, capsys):
+    """A function that runs a command line in an empty folder with its own cache; it gives (status, stdout, stderr)."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HISO_BENCH_DATA", str(data))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+
+    def run(*args):
+        capsys.readouterr()
+        status = cli.main([str(arg) for arg in args])
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return run

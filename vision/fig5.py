@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hiso_bench import comparison, methods, records, training
+from hiso_bench import comparison, records, training
 from hiso_bench.directions import Directions
 from hiso_bench.experiments import Plan, Profile
 from hiso_bench.federation import Federation, FederationOptions
@@ -65,19 +64,9 @@ class Fig5:
     def plan(self) -> Plan:
         """Per arm: twelve rates for a quarter of the rounds, about five of them to the end, two more around the winner."""
         arms = len(self.arms)
-        return Plan(arms * len(self.keys), arms * len(self.tuning_keys) * (12 / 4 + 5 * 3 / 4 + 2), self._seconds_per_run())
-
-    def _seconds_per_run(self, sample: int = 5) -> float:
         problem = ImageProblem(self.dataset, CLIENTS, batch_size=self.batch_size)
-        federation = Federation(problem, methods.build("hiso", lr=1e-4), FederationOptions(sampled=SAMPLED))
-        federation.round()
-        started = time.monotonic()
-        for _ in range(sample):
-            federation.round()
-        per_round = (time.monotonic() - started) / sample
-        started = time.monotonic()
-        problem.evaluate(federation.state.x)
-        return per_round * self.rounds + (time.monotonic() - started) * self.rounds / self.evaluate_every
+        seconds = comparison.seconds(problem, 1e-4, SAMPLED, self.rounds, self.evaluate_every)
+        return Plan(arms * len(self.keys), arms * len(self.tuning_keys) * (12 / 4 + 5 * 3 / 4 + 2), seconds)
 
     def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
         """Choose every arm's rate and write the whole grid to results/<name>_grid.csv."""

@@ -128,7 +128,7 @@ def train(texts: Sequence[Text], vocabulary: int, key: int, recipe: Recipe = Rec
         The model in eval mode, float32. The same for the same arguments on one machine; global random state and the number of
         threads are left as they were.
 
-    Cost: about two minutes for the corpus on two cores.
+    Cost: some minutes for the corpus on two cores.
     """
     net = untrained(vocabulary, key, recipe.shape)
     loss = functools.partial(pretraining.next_token, given_weight=recipe.given_weight)

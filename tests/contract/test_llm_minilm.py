@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="the extra llm is not installed")
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
-from hiso_bench import catalogue, cli
+from hiso_bench import catalogue
 from hiso_bench.ledger import Ledger
 from hiso_bench.training import LEDGER_NAME
 from llm import encoder, memory
@@ -35,18 +35,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def command(place, tmp_path, monkeypatch, capsys):
-    """Run a command line in an empty folder; gives (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HISO_BENCH_DATA", str(place / "data"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run(*args):
-        capsys.readouterr()
-        status = cli.main([str(arg) for arg in args])
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return run
+    return llm_helpers.command_line(place / "data", tmp_path, monkeypatch, capsys)
 
 
 def line(place, *more, model="bert", lr="3e-2"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hiso_bench import catalogue, cli, keys, methods
+from hiso_bench import catalogue, keys, methods
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.ledger import Ledger
 from hiso_bench.training import LEDGER_NAME
@@ -49,18 +49,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def command(place, tmp_path, monkeypatch, capsys):
-    """Run a command line in an empty folder; gives (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HISO_BENCH_DATA", str(place / "data"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run(*args):
-        capsys.readouterr()
-        status = cli.main([str(arg) for arg in args])
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return run
+    return llm_helpers.command_line(place / "data", tmp_path, monkeypatch, capsys)
 
 
 def lm(place, *more, model="opt", task="sst2", lr="3e-3"):
