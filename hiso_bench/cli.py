@@ -1,4 +1,4 @@
-"""The command line: `hiso-bench train | figures | results | verify | ledger`.
+"""The command line: `hiso-bench train | runs | figures | results | verify | ledger | doctor`.
 
 Options are generated from the classes they configure.
 """
@@ -47,14 +47,16 @@ def _fail(message: str, status: int) -> int:
 def _dispatch(args: list[str]) -> int:
     import tyro
 
-    from hiso_bench.commands import figures, ledger, results, train, verify
+    from hiso_bench.commands import doctor, figures, ledger, results, runs, train, verify
 
     parsers = {
         "train": train.options() if args[:1] == ["train"] else train.Train,  # the full options load every track
+        "runs": runs.Runs,
         "figures": figures.Figures,
         "results": results.Results,
         "verify": verify.Verify,
         "ledger": ledger.LedgerCommand,
+        "doctor": doctor.Doctor,
     }
     given = _given(args, parsers)
     told = io.StringIO()

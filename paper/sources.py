@@ -1,0 +1,93 @@
+"""Where a text's numbers come from: recorded and fresh tables and the verdicts of claims, and how they are written out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hiso_bench import catalogue, records
+
+if TYPE_CHECKING:  # loaded where a table is read
+    import pandas as pd
+
+
+class SourceError(ValueError):
+    """A result that a text needs is missing, damaged, or without what the text asks of it; the message says what makes it."""
+
+
+class Sources:
+    """Tables and claims by name. A table that `make figures` computes is taken from `fresh`, any other from `results`.
+
+    Args:
+        results: folder of recorded results.
+        fresh: folder of results computed on this machine.
+
+    Attributes:
+        used: name -> one line of origin, of every table that was read so far.
+    """
+
+    def __init__(self, results: Path = catalogue.RESULTS, fresh: Path = catalogue.FRESH) -> None:
+        self.results, self.fresh = results, fresh
+        self.used: dict[str, str] = {}
+        self._claims: dict[str, Any] | None = None
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of results.
+
+        Raises:
+            SourceError: there is none, or it was changed after it was written.
+        """
+        places = {folder / f"{name}.csv": folder == self.fresh for folder in (self.fresh, self.results)}
+        path = next((path for path in places if path.exists()), self.results / f"{name}.csv")
+        try:
+            frame, about = records.read(path)
+        except records.RecordError as error:
+            raise SourceError(
+                f"table {name}: {error}; `make figures` or `make results PROFILE=standard` computes it"
+            ) from error
+        self.used[name] = records.origin(about, places[path])
+        return frame
+
+    def claim(self, id_: str) -> dict[str, Any]:
+        """A claim as `make verify` wrote it.
+
+        Raises:
+            SourceError: there is no such claim, or its verdict is not the pinned one.
+        """
+        if self._claims is None:
+            path = self.results / "claims.json"
+            try:
+                self._claims = {claim["id"]: claim for claim in json.loads(path.read_text())}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise SourceError(f"{path} cannot be read ({error}); `make verify` writes it") from error
+        if id_ not in self._claims:
+            raise SourceError(f"claim {id_!r} is not in claims.json; `make verify` decides it")
+        found = self._claims[id_]
+        if not found["agrees"]:
+            raise SourceError(f"claim {id_!r}: the verdict {found['verdict']} is not the pinned {found['pinned']}")
+        return found
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with so many significant digits, without an exponent between 0.001 and 10^6.
+
+    Raises:
+        SourceError: it is not finite: a text must say why, a number cannot.
+    """
+    if not math.isfinite(value):
+        raise SourceError(f"a number of a text is {value}")
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if not -4 < size < 6:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa} × 10^{int(exponent)}"
+    rounded = round(value, digits - 1 - size)
+    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
+
+
+def interval(value: float, low: float, high: float, digits: int = 2) -> str:
+    """"value [low, high]"."""
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
