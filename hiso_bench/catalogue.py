@@ -57,6 +57,7 @@ PROBLEMS: dict[str, Entry] = {
 }
 
 EXPERIMENTS: dict[str, str] = {
+    "schematic": "synthetic.schematic:SCHEMATIC",
     "whitening": "synthetic.whitening:WHITENING",
     "low_rank": "synthetic.low_rank:LOW_RANK",
     "hover": "synthetic.hover:HOVER",
@@ -96,6 +97,9 @@ class FigureEntry:
 
 _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
 FIGURES: dict[str, FigureEntry] = {
+    "fig1": FigureEntry("figures.schematic:draw_path", "schematic", ("schematic",)),
+    "fig2": FigureEntry("figures.schematic:draw_round", "schematic", ("schematic", "schematic_round")),
+    "fig3": FigureEntry("figures.schematic:draw_protocol", "schematic", ("schematic", "schematic_round")),
     "whitening": FigureEntry("figures.whitening:draw", "whitening", _WHITENING),
     "low_rank": FigureEntry("figures.low_rank:draw", "low_rank", ("low_rank", "low_rank_exact")),
     "expected": FigureEntry("figures.expected:draw", "expected", ("expected", "expected_simulated")),

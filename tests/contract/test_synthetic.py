@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hiso_bench import cli
+from hiso_bench import cli, methods
 from hiso_bench.losses import check_deterministic
 from hiso_bench.theory import spectra
+from synthetic import schematic
 from synthetic.logistic import Logistic
 from synthetic.nonconvex import SHAPES, NonConvex, log_cosh
 from synthetic.quadratic import Quadratic
@@ -281,3 +282,12 @@ def test_the_command_line_trains_resumes_and_asks_for_a_rate(options, tmp_path, 
     if options[0] != "quadratic":
         assert cli.main([*args, "5"]) == 2
         assert "lr is not given" in capsys.readouterr().err
+
+
+def test_the_drawn_round_ends_at_the_mean_of_its_clients_and_its_path_follows_its_scalars():
+    method = methods.build("hiso", lr=schematic.RATE, perturbations=1)
+    ends = schematic.one_round(method).groupby("who")[["x", "y"]].last()
+    np.testing.assert_allclose(ends.loc["everyone"], ends.drop("everyone").mean(), rtol=1e-12)
+    drawn = schematic.path(method)
+    assert drawn["key"].iloc[1:].is_unique and len(drawn) == schematic.PATH_ROUNDS + 1
+    assert (drawn["length"].iloc[1:].abs() > 0.05).all(), "a step that cannot be seen"
