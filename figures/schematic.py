@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,7 @@ def draw_protocol(results: Path, source: str, experiment: str) -> Figure:
         _arrow(ax, (4.75 + 1.9 * i, 3.32), (middle + 0.15, 2.3), OKABE_ITO["blue"])
     ax.text(0.15, 3.0, "up: $\\tau P$ scalars", color="#333333", fontsize=9)
     ax.text(0.15, 2.72, "down: the scalars of the rounds it missed", color="#333333", fontsize=9)
-    ax.set_title("After HiSo, Figure 3: who does what in a round (two clients, three local steps, $P=1$, numbers of a real round)")
+    ax.set_title("After HiSo, Figure 3: who does what in a round (two clients, three local steps, $P=1$; the numbers are real)")
     provenance(fig, source)
     return fig
 
@@ -136,8 +137,9 @@ def _contours(ax: Axes, config: dict, points: np.ndarray, clients: int) -> None:
     ax.grid(False)
 
 
-def _arrow(ax: Axes, start: object, end: object, color: str) -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=color, linewidth=1.6, shrinkA=2, shrinkB=2))  # type: ignore[arg-type]
+def _arrow(ax: Axes, start: Any, end: Any, color: str) -> None:
+    style = {"arrowstyle": "-|>", "mutation_scale": 11, "color": color, "linewidth": 1.6, "shrinkA": 2, "shrinkB": 2}
+    ax.add_patch(FancyArrowPatch(start, end, **style))
 
 
 def _box(ax: Axes, corner: tuple[float, float], size: tuple[float, float], title: str, text: str) -> None:
