@@ -20,8 +20,10 @@ from torch import Tensor
 from hiso_bench.directions import SHARED, DirectionKey
 from hiso_bench.methods.base import Step
 
-WireDtype = Literal["float32", "float64"]
+WireDtype = Literal["float32", "float64", "sign1"]
 WIRE_DTYPES: tuple[str, ...] = get_args(WireDtype)
+SIGN = "sign1"
+"""One bit a scalar: +1 where it is >= 0, else -1. It says neither zero nor NaN."""
 
 _UPLINK = struct.Struct("<II")
 _DOWNLINK = struct.Struct("<II")
@@ -70,11 +72,22 @@ class Wire:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of scalars."""
+        """Bytes of one row of scalars; bits are filled up to whole bytes."""
+        if self.dtype == SIGN:
+            return (math.prod(self.row_shape) + 7) // 8
         return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
 
     def encode_scalars(self, scalars: Tensor) -> bytes:
-        """Round a float64 tensor to the wire dtype and give its bytes."""
+        """Round rows of float64 scalars, or one of them, to the wire dtype and give their bytes.
+
+        Raises:
+            MessageError: a NaN on a wire of signs.
+        """
+        if self.dtype == SIGN:
+            values = scalars.detach().cpu().numpy().reshape(-1, math.prod(self.row_shape))
+            if np.isnan(values).any():
+                raise MessageError(f"a scalar is NaN, which {SIGN} cannot say")
+            return np.packbits(values >= 0, axis=1).tobytes()
         with np.errstate(over="ignore"):  # what overflows becomes infinite, and the server's check reports it
             return scalars.detach().cpu().numpy().astype(np.dtype(self.dtype).newbyteorder("<")).tobytes()
 
@@ -82,6 +95,10 @@ class Wire:
         """The float64 tensor (rows, *row_shape) of what `encode_scalars` wrote."""
         if len(data) != rows * self.row_bytes:
             raise MessageError(f"{len(data)} bytes of scalars where {rows} x {self.row_bytes} are due")
+        if self.dtype == SIGN:
+            bits = np.frombuffer(data, np.uint8).reshape(rows, self.row_bytes)
+            signs = np.unpackbits(bits, axis=1, count=math.prod(self.row_shape)) * 2.0 - 1
+            return torch.from_numpy(signs).reshape(rows, *self.row_shape)
         values = np.frombuffer(data, dtype=np.dtype(self.dtype).newbyteorder("<")).astype(np.float64)
         return torch.from_numpy(values).reshape(rows, *self.row_shape)
 

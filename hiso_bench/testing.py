@@ -20,7 +20,7 @@ from hiso_bench.directions import DirectionKey, InjectedDirections
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.methods.base import Method
-from hiso_bench.points import Layout, Point
+from hiso_bench.points import Layout, Point, cut, joined
 
 
 class Cubature(NamedTuple):
@@ -187,17 +187,6 @@ class Quadratics:
     def describe(self) -> dict[str, Any]:
         """The options."""
         return {"hessians": self.hessians.tolist(), "linear": self.linear.tolist(), "start": self.start.tolist()}
-
-
-def joined(x: Point, layout: Layout) -> Tensor:
-    """The leaves of a point as one tensor (*replicates, d)."""
-    return torch.cat([leaf.reshape((*layout.replicate_shape, -1)) for leaf in x], -1)
-
-
-def cut(v: Tensor, layout: Layout) -> Point:
-    """The leaves of a tensor (..., d), each (..., *leaf_shape)."""
-    parts = v.split([math.prod(shape) for shape in layout.leaf_shapes], -1)
-    return tuple(part.reshape((*v.shape[:-1], *shape)) for part, shape in zip(parts, layout.leaf_shapes, strict=True))
 
 
 def federation_over(

@@ -7,18 +7,23 @@ A round's shared state is changed by scalars and keys alone. A new method is one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hiso_bench.differences import DIFFERENCES, Difference, Measurement, measure
-from hiso_bench.directions import DirectionKey, Warped
+from hiso_bench.directions import LAWS, DirectionKey, Directions, Warped
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.points import Layout, Point, Value, add_scaled, scale_into
 from hiso_bench.state import State, Warp
+
+if TYPE_CHECKING:  # the federation needs the methods
+    from hiso_bench.federation import Federation, FederationOptions
+    from hiso_bench.ledger import Ledger
+    from hiso_bench.problems import Problem
 
 
 class Step(NamedTuple):
@@ -83,6 +88,10 @@ class Method:
     """Only scalars and keys are exchanged."""
     linear_in_scalars: ClassVar[bool] = True
     """The move of x is linear in the scalars while H is frozen: averaging scalars is averaging end points."""
+    federation_options: ClassVar[Mapping[str, Any]] = {}
+    """Options of the federation that the method asks for where none is given."""
+    laws: ClassVar[tuple[str, ...]] = LAWS
+    """Laws of the directions that the method admits."""
 
     lr: Value
     lr_decay: Value = 0.0
@@ -101,12 +110,22 @@ class Method:
         require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= momentum < 1")
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, ">= 0")
 
+    def federate(self, problem: Problem, options: FederationOptions, ledger: Ledger | None = None) -> Federation:
+        """The server and the simulated clients that run this method."""
+        from hiso_bench.federation import Federation
+
+        return Federation(problem, self, options, ledger)
+
     def init(self, x: Point, layout: Layout) -> State:
         """The shared state before round 0. `x` is copied."""
         state = State(layout, tuple(leaf.clone() for leaf in x))
         if self.momentum:
             state.buffers["momentum"] = tuple(torch.zeros_like(leaf) for leaf in x)
         return state
+
+    def directions(self, layout: Layout, make: Callable[[Layout], Directions]) -> Directions:
+        """Where u comes from. `make(layout)` gives independent coordinates under the run's key: what others are built from."""
+        return make(layout)
 
     def warp(self, state: State) -> Warp:
         """The map u -> z that holds for one round; it overwrites u."""
