@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Rounds(Protocol):
 
 class Rule(Protocol):
     """What a run needs of a method, of scalars or of vectors: a dataclass that knows its state and what runs it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def init(self, x: Point, layout: Layout) -> State:
         """The state before round 0."""
