@@ -93,7 +93,7 @@ class Train:
     def _method_options(self, described: dict[str, Any]) -> dict[str, Any]:
         needs_h = "h" in methods.options(self.method)
         chosen = self._pick(*(_fields(kind) for kind, _ in methods.PRESETS.values()))
-        if "lr" not in chosen:
+        if "lr" not in {**methods.options(self.method), **chosen}:
             chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen, described)
             chosen = catalogue.oracle_eps(self.method) | chosen
             self._say(told)

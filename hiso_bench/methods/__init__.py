@@ -9,10 +9,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from hiso_bench.methods.base import Method, Step
+from hiso_bench.methods.curvature import Curvature
+from hiso_bench.methods.curvature_block import CurvatureBlock
 from hiso_bench.methods.decomfl import DeComFL
 from hiso_bench.methods.hiso import HiSo, OracleH
+from hiso_bench.methods.safe_step import SafeStep
 
-__all__ = ["DeComFL", "HiSo", "Method", "OracleH", "PRESETS", "Step", "build", "options", "register"]
+__all__ = [
+    "Curvature",
+    "CurvatureBlock",
+    "DeComFL",
+    "HiSo",
+    "Method",
+    "OracleH",
+    "PRESETS",
+    "SafeStep",
+    "Step",
+    "build",
+    "options",
+    "register",
+]
 
 _CODE = {"h_step": "last", "eps": 0.0}
 
@@ -34,6 +50,10 @@ PRESETS: dict[str, tuple[type[Method], dict[str, Any]]] = {
     "hiso-leaf-mean": (HiSo, {"control": "leaf_mean"}),
     "hiso-frozen": (HiSo, {"freeze_after": 100}),
     "hiso-oracle": (OracleH, {}),
+    # One more scalar a round, a second difference: the safe step by itself, with H per coordinate, with H per leaf.
+    "safe-step": (SafeStep, {}),
+    "curvature": (Curvature, {}),
+    "curvature-block": (CurvatureBlock, {}),
 }
 
 
