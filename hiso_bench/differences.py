@@ -78,7 +78,8 @@ def measure(
     def at(key: DirectionKey, step: Value) -> Tensor:
         return loss.each(add_scaled(layout, x, z(key), step, out=buffer), batches).double()
 
-    base = loss.each(x, batches).double() if difference == "forward" or curvatures else None
+    based = difference == "forward" or curvatures > 0
+    base = loss.each(x, batches).double() if based else torch.zeros(())
     slopes, seconds, middles = [], [], []
     for number, key in enumerate(directions):
         if difference == "forward" and number >= curvatures:
@@ -90,4 +91,4 @@ def measure(
         middles.append((plus + minus) / 2)
         if number < curvatures:
             seconds.append((plus + minus - 2 * base) / reach**2)
-    return Measurement(torch.stack([*slopes, *seconds], dim=1), torch.stack(middles).mean(0) if base is None else base)
+    return Measurement(torch.stack([*slopes, *seconds], dim=1), base if based else torch.stack(middles).mean(0))
