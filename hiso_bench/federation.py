@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiso_bench import keys
-from hiso_bench.differences import Measurement, evaluations
+from hiso_bench.differences import Measurement
 from hiso_bench.directions import DEFAULT_CACHE_BYTES, LAWS, SHARED, DirectionKey, Directions, Law, Warped
 from hiso_bench.ledger import Ledger, LedgerError, Round
 from hiso_bench.losses import Batch
@@ -140,6 +140,8 @@ class Federation:
         # A replicate that nobody answers, or that is frozen, is marked by a NaN.
         signs = bool(problem.layout.replicate_shape) and options.wire == SIGN
         require(not signs, "wire", options.wire, "float32, float64 with replicates")
+        signs = method.curvatures > 0 and options.wire == SIGN
+        require(not signs, "wire", options.wire, "float32, float64 for a method of second differences")
         self.problem, self.method, self.options = problem, method, options
         self.ledger = Ledger() if ledger is None else ledger
         x = problem.initial()
@@ -150,6 +152,7 @@ class Federation:
             options.wire,
             options.local_steps,
             method.perturbations,
+            method.curvatures,
             independent=options.independent,
             replicate_shape=problem.layout.replicate_shape,
         )
@@ -192,7 +195,7 @@ class Federation:
         if not len(scalars):
             return torch.ones_like(self.alive)
         stays = self._stays(record.round, (self.options.sampled, *self.wire.replicate_shape)).any(0)
-        return torch.isfinite(scalars).flatten(0, 3).all(0) | ~torch.as_tensor(stays)
+        return torch.isfinite(scalars).flatten(0, 2).all(0) | ~torch.as_tensor(stays)
 
     def round(self) -> Report:
         """Run one round.
@@ -212,7 +215,7 @@ class Federation:
         forwards, up, rows, losses = 0, 0, [], []
         if slots:
             measured, loss = self.measure(r, ids[slots], answered, z)
-            forwards = len(slots) * options.local_steps * evaluations(self.method.difference, self.method.perturbations)
+            forwards = len(slots) * options.local_steps * self.method.evaluations
             for position, slot in enumerate(slots):
                 if options.wire == SIGN:  # which hides what is not finite
                     self._check_finite(r, answered[position], measured[position], stays[slot])
@@ -246,7 +249,7 @@ class Federation:
         return message
 
     def measure(self, r: int, ids: np.ndarray, owners: Sequence[int], z: Warped) -> tuple[Tensor, Tensor]:
-        """Scalars (n, tau, P, k, *replicates) and losses (n, *replicates) of the clients, each from its own local steps."""
+        """Scalars (n, tau, P + nc, *replicates) and losses (n, *replicates) of the clients, each from its own local steps."""
         if not self.options.independent:
             owners = [SHARED] * len(ids)
         if self.options.local_steps == 1 and not self.options.independent:
@@ -266,7 +269,8 @@ class Federation:
             losses.append(result.loss[0])
             if k < tau - 1:
                 keys_ = (self._keys(r, k, owner),)
-                step = Step(keys_, result.scalars[:, :, 0] / self.method.perturbations)
+                slopes, curvatures = result.scalars.tensor_split([self.method.perturbations], dim=1)
+                step = Step(keys_, slopes / self.method.perturbations, curvatures)
                 self.method.move(state, self.method.direction(step, state.layout, z, out=self._buffers[1]))
         return torch.stack(scalars), torch.stack(losses).mean(0)
 
@@ -283,13 +287,15 @@ class Federation:
         if not bad.any():
             return
         if self.options.on_divergence == "freeze":
-            self.alive &= ~bad.flatten(0, 2).any(0)
+            self.alive &= ~bad.flatten(0, 1).any(0)
             return
         where = tuple(bad.nonzero()[0].tolist())
-        key = DirectionKey(r, where[0], where[1], client if self.options.independent else SHARED)
+        second = where[1] >= (P := self.method.perturbations)
+        key = DirectionKey(r, where[0], where[1] - P * second, client if self.options.independent else SHARED)
+        what = "second difference" if second else "scalar"
         lower = self.problem.loss.precision
         raise NonFiniteScalarError(
-            f"round {r}, client {client}, {key}: the scalar is {scalars[where].item()} in {self.options.wire}"
+            f"round {r}, client {client}, {key}: the {what} is {scalars[where].item()} in {self.options.wire}"
             f"{f' (of losses computed in {lower})' if lower else ''}; lower lr, or raise mu or eps"
             f"{', or compute in float32' if lower else ''}"
         )

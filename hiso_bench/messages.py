@@ -1,9 +1,9 @@
 """What goes over the wire: encoded, counted and decoded in every round, in simulation too.
 
-Numbers are little-endian. A run's `Wire` (dtype, local steps, perturbations, whose directions) is agreed once, so
-messages carry no
-shapes: an uplink is (round, client, scalars); a downlink is (round, first missed round) and the missed rounds' updates,
-    as they stand in the ledger. Direction keys follow from the run's root key and the round number, so no seed is sent.
+Numbers are little-endian. A run's `Wire` (dtype, local steps, perturbations, second differences, whose directions) is
+agreed once, so messages carry no shapes: an uplink is (round, client, scalars); a downlink is (round, first missed round) and
+the missed rounds' updates, as they stand in the ledger. Direction keys follow from the run's root key and the round number,
+so no seed is sent.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Update(NamedTuple):
     clients: tuple[int, ...]
     """The rows' clients when directions are independent; empty when they are shared."""
     scalars: Tensor
-    """(n, tau, P, k, *replicate_shape), float64 values that are exact in the wire dtype; n = 0 for an empty round."""
+    """(n, tau, P + nc, *replicate_shape), float64 values that are exact in the wire dtype; n = 0 for an empty round."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Wire:
     dtype: str
     local_steps: int
     perturbations: int
-    per_direction: int = 1
-    """k: scalars per direction."""
+    curvatures: int = 0
+    """nc: second differences per local step, sent after its P slopes."""
     independent: bool = False
     replicate_shape: tuple[int, ...] = ()
 
@@ -67,8 +67,8 @@ class Wire:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """(tau, P, k, *replicate_shape)."""
-        return (self.local_steps, self.perturbations, self.per_direction, *self.replicate_shape)
+        """(tau, P + nc, *replicate_shape)."""
+        return (self.local_steps, self.perturbations + self.curvatures, *self.replicate_shape)
 
     @property
     def row_bytes(self) -> int:
@@ -180,11 +180,13 @@ class Wire:
         if not rows:
             return []
         owners = update.clients if self.independent else (SHARED,) * rows
-        weights = update.scalars[:, :, :, 0] / self.perturbations
+        weights = update.scalars[:, :, : self.perturbations] / self.perturbations
+        curvatures = update.scalars[:, :, self.perturbations :]
         return [
             Step(
                 tuple(tuple(DirectionKey(round_, k, p, owner) for p in range(self.perturbations)) for owner in owners),
                 weights[:, k],
+                curvatures[:, k],
             )
             for k in range(self.local_steps)
         ]

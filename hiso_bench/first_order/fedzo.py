@@ -53,7 +53,7 @@ class FedZO(FirstOrder):
         mu = self.mu / math.sqrt(layout.dimension)
         found = measure(loss, layout, x, lambda k: directions.draw(k, out=z), used, [batch], mu, "forward", buffer)
         g = tuple(torch.zeros_like(leaf) for leaf in x)
-        for one, s in zip(used, found.scalars[0, :, 0], strict=True):
+        for one, s in zip(used, found.scalars[0], strict=True):
             add_scaled(layout, g, directions.draw(one, out=z), s / self.perturbations, out=g)
         return found.loss[0], g
 

@@ -12,13 +12,31 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hiso_bench.methods.base import Method, Step
+from hiso_bench.methods.curvature import Curvature
+from hiso_bench.methods.curvature_block import CurvatureBlock
 from hiso_bench.methods.decomfl import DeComFL
 from hiso_bench.methods.hiso import HiSo, OracleH
+from hiso_bench.methods.safe_step import SafeStep
 
 if TYPE_CHECKING:  # it registers its methods here
     from hiso_bench.first_order.base import FirstOrder
 
-__all__ = ["DeComFL", "HiSo", "Method", "OracleH", "PRESETS", "Step", "VECTOR_PRESETS", "build", "kinds", "options", "register"]
+__all__ = [
+    "Curvature",
+    "CurvatureBlock",
+    "DeComFL",
+    "HiSo",
+    "Method",
+    "OracleH",
+    "PRESETS",
+    "SafeStep",
+    "Step",
+    "VECTOR_PRESETS",
+    "build",
+    "kinds",
+    "options",
+    "register",
+]
 
 _CODE = {"h_step": "last", "eps": 0.0}
 
@@ -40,6 +58,10 @@ PRESETS: dict[str, tuple[type[Method], dict[str, Any]]] = {
     "hiso-leaf-mean": (HiSo, {"control": "leaf_mean"}),
     "hiso-frozen": (HiSo, {"freeze_after": 100}),
     "hiso-oracle": (OracleH, {}),
+    # One more scalar a round, a second difference: the safe step by itself, with H per coordinate, with H per leaf.
+    "safe-step": (SafeStep, {}),
+    "curvature": (Curvature, {}),
+    "curvature-block": (CurvatureBlock, {}),
 }
 """Methods of scalars."""
 VECTOR_PRESETS: dict[str, tuple[type[FirstOrder], dict[str, Any]]] = {}

@@ -70,8 +70,8 @@ class Lozo(LowRank):
 class SubZero(LowRank):
     """z = (sqrt(mn) / r) U Z V', Z (r x r) drawn every time, U and V with orthonormal columns kept for a window.
 
-    Over the subspaces E|s z|^2 = mn (1 + 2 / r^2) |G|^2: above the mn + 2 of a full Gaussian direction. Within one subspace
-    the estimate is biased: it sees the part of G that lies there.
+    Over the subspaces E|s z|^2 = mn (1 + 2 / r^2) |G|^2: above the mn + 2 of a full Gaussian direction, as r^2 < mn. Within one
+    subspace the estimate is biased: it sees the part of G that lies there.
     """
 
     def factors(self, m: int, n: int) -> tuple[tuple[int, int], ...]:

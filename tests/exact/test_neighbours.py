@@ -72,7 +72,7 @@ def test_a_run_of_signs_is_audited_and_a_late_joiner_catches_up():
 def test_signs_hide_no_nan():
     wire = Wire("sign1", 1, 3)
     with pytest.raises(MessageError, match="a scalar is NaN, which sign1 cannot say"):
-        wire.encode_uplink(0, 0, torch.tensor([1.0, torch.nan, 0.0]).double().reshape(1, 3, 1))
+        wire.encode_uplink(0, 0, torch.tensor([1.0, torch.nan, 0.0]).double().reshape(1, 3))
     f = federation(quadratic(), "feedsign", wire="sign1")
     f.state.x[0].fill_(1e200)
     with pytest.raises(NonFiniteScalarError, match="in sign1"):
@@ -83,7 +83,7 @@ def test_signs_hide_no_nan():
 
 def test_signs_survive_the_wire():
     wire = Wire("sign1", 2, 5)
-    rows = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(3, 2, 5, 1)
+    rows = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(3, 2, 5)
     got = wire.decode_update(wire.encode_update(Update((), rows))).scalars
     assert torch.equal(got, torch.where(rows >= 0, 1.0, -1.0).double())
 

@@ -9,13 +9,25 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from hiso_bench import keys, methods
-from hiso_bench.directions import DirectionKey, InjectedDirections
+from hiso_bench.directions import DirectionKey
 from hiso_bench.federation import Federation, FederationOptions
-from hiso_bench.methods.low_rank import Products
-from hiso_bench.testing import Cubature, Quadratics, cut, federation_over, gauss_product, joined, signs, smolyak, take_round
+from hiso_bench.points import joined
+from hiso_bench.testing import (
+    Cubature,
+    Quadratics,
+    circle,
+    federation_over,
+    gauss_product,
+    half_hermite,
+    injected,
+    product,
+    signs,
+    smolyak,
+    take_round,
+)
+from synthetic import neighbours
 
 LR = 0.5
 
@@ -27,24 +39,6 @@ def build(name, **options):
 def moments(rule, dx):
     """E dx and E dx dx'."""
     return rule.mean(dx), dx.T @ (rule.weights[:, None] * dx)
-
-
-def half_hermite(n):
-    """Gauss's rule for |x|, x ~ N(0, 1), from its moments: n nodes, exact to degree 2n - 1 in |x|; then both signs."""
-    m = [2 ** (k / 2) * math.gamma((k + 1) / 2) / math.sqrt(math.pi) for k in range(2 * n + 1)]
-    hankel = np.array([[m[i + j] for j in range(n + 1)] for i in range(n + 1)])
-    r = np.linalg.cholesky(hankel).T
-    alpha = [r[j, j + 1] / r[j, j] - (r[j - 1, j] / r[j - 1, j - 1] if j else 0.0) for j in range(n)]
-    beta = [r[j + 1, j + 1] / r[j, j] for j in range(n - 1)]
-    nodes, vectors = np.linalg.eigh(np.diag(alpha) + np.diag(beta, 1) + np.diag(beta, -1))
-    weights = vectors[0] ** 2 / 2
-    return Cubature(np.concatenate([nodes, -nodes])[:, None], np.concatenate([weights, weights]))
-
-
-def product(*rules):
-    """The product of rules on R^a, R^b, ..."""
-    nodes = [np.concatenate(parts) for parts in itertools.product(*(rule.nodes for rule in rules))]
-    return Cubature(np.array(nodes), np.array([math.prod(parts) for parts in itertools.product(*(r.weights for r in rules))]))
 
 
 def axis_problem(d=3, m=2):
@@ -106,17 +100,8 @@ def low_rank_round(name, shape, rank, rule, key=0):
     """dx at every node (N, m n), the gradient (m, n), of one m x n leaf whose factors are the rule's coordinates."""
     problem = Quadratics.random(key=key, d=math.prod(shape), leaf_shapes=(shape,)).replicated(len(rule.weights))
     method = build(name, rank=rank)
-    table = torch.from_numpy(rule.nodes)
-    made = []
-
-    def make(layout):
-        made.append(layout)
-        return InjectedDirections(layout, lambda key: cut(table, layout))
-
-    # What a federation would do with directions of its own; here the factors are injected, which have a layout of their own.
-    directions = Products(method, problem.layout, make)
-    federation = Federation(problem, build("mezo"), FederationOptions(wire="float64"), directions=directions)
-    assert made[0].dimension == rule.nodes.shape[1]
+    directions = injected(rule, method, problem.layout)
+    federation = Federation(problem, method, FederationOptions(wire="float64"), directions=directions)
     return take_round(federation), problem.gradients[0].reshape(shape)
 
 
@@ -143,12 +128,6 @@ def low_rank_table(name, shape, rank, draws):
     problem = Quadratics.random(key=0, d=math.prod(shape), leaf_shapes=(shape,)).replicated(draws)
     federation = build(name, rank=rank).federate(problem, FederationOptions(wire="float64"))
     return federation.directions.draw(DirectionKey(0, 0, 0))[0].reshape(draws, -1).numpy()
-
-
-def circle(points):
-    """Directions of length 2 at equal angles: orthonormalised, one column uniform on the circle, exact to degree 7."""
-    angles = 2 * np.pi * (np.arange(points) + 0.3) / points
-    return Cubature(2 * np.stack([np.cos(angles), np.sin(angles)], 1), np.full(points, 1 / points))
 
 
 def test_subzero_is_unbiased_over_its_subspaces_and_its_second_moment_is_above_that_of_a_full_direction():
@@ -225,3 +204,59 @@ def test_fzoo_has_the_length_of_a_normalised_gradient_when_p_is_large():
     dx = (before - joined(federation.state.x, problem.layout)).numpy() / LR
     g = problem.gradients[0]
     np.testing.assert_allclose(dx, g / np.linalg.norm(g), atol=0.1)
+
+
+def learned(name, problem, h, **options):
+    """E of H after one round with weight 1, from a diagonal H, and that H."""
+    rule = smolyak(len(h))
+    federation = federation_over(rule, problem, build(name, ema_new=1.0, **options))
+    for leaf, start in zip(federation.state.buffers["h"], problem.point(h), strict=True):
+        leaf.copy_(start.expand_as(leaf))
+    take_round(federation)
+    return rule, joined(federation.state.buffers["h"], federation.problem.layout).numpy()
+
+
+@pytest.mark.parametrize("leaves", [None, ((2,), (1,))])
+def test_hizoo_adds_half_the_trace_to_the_diagonal_of_the_hessian(leaves):
+    """E of the published increment = S_ii + h_i tr(A) / 2: a curvature that is d/2 + 1 times too large at its fixed point."""
+    draw, h = keys.rng(8).standard_normal((3, 3)), np.array([0.5, 1.0, 2.0])
+    S = draw @ draw.T
+    problem = Quadratics(S[None], keys.rng(9).standard_normal((1, 3)), np.ones(3), leaves)
+    rule, found = learned("hizoo", problem, h)
+    rule.check(rule.mean(found), np.diag(S) + h * np.trace(S / np.sqrt(np.outer(h, h))) / 2)
+    fixed = (1 + 3 / 2) * np.diag(S)
+    rule, found = learned("hizoo", problem, fixed)
+    rule.check(rule.mean(found), np.diag(S) + fixed * (np.diag(S) / fixed).sum() / 2)
+    np.testing.assert_allclose(rule.mean(found), fixed, rtol=1e-10)
+
+
+def test_steins_form_is_unbiased_for_the_diagonal_of_any_hessian():
+    problem, h = Quadratics.random(key=2, d=3, clients=2), np.array([0.5, 1.0, 2.0])
+    # Without the floor, which would cut the negative estimates off: the increment is read off a small weight from far above it.
+    rule = smolyak(3)
+    federation = federation_over(rule, problem, build("hizoo-stein", ema_new=1e-6, h_floor=1e-12))
+    for leaf, start in zip(federation.state.buffers["h"], problem.point(h), strict=True):
+        leaf.copy_(start.expand_as(leaf))
+    take_round(federation)
+    after = joined(federation.state.buffers["h"], federation.problem.layout).numpy()
+    np.testing.assert_allclose(rule.mean((after - (1 - 1e-6) * h) / 1e-6), np.diag(problem.hessians.mean(0)), rtol=0, atol=1e-7)
+
+
+def test_hizoo_steps_like_hiso_with_the_h_that_it_drew_with():
+    problem, h = Quadratics.random(key=3, d=3), np.array([0.5, 1.0, 2.0])
+    rule = smolyak(3)
+    federation = federation_over(rule, problem, build("hizoo"))
+    for leaf, start in zip(federation.state.buffers["h"], problem.point(h), strict=True):
+        leaf.copy_(start.expand_as(leaf))
+    rule.check(rule.mean(take_round(federation)), problem.gradients[0] / h)
+
+
+@pytest.mark.parametrize("case", neighbours.CASES, ids=lambda case: case.method)
+def test_the_table_of_methods_measures_what_its_formulas_predict(case):
+    row = neighbours.measure(case)
+    for predicted, found in ((case.along, row.along), (case.square, row.square)):
+        assert math.isnan(predicted) or found == pytest.approx(predicted, rel=1e-6)
+
+
+def test_the_page_of_the_methods_holds_the_table_that_the_code_gives():
+    assert neighbours.README.read_text() == neighbours.TEXT.format(table=neighbours.table())
