@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hiso_bench.claims import Control, Evidence, Finding, check
 from hiso_bench.differences import Difference
 from hiso_bench.directions import DirectionKey, Directions, Warped
-from hiso_bench.methods import DeComFL, OracleH, Step
+from hiso_bench.methods import DeComFL, OracleH
 from hiso_bench.points import Layout
 from hiso_bench.stats import exact, mean_interval, span
 from hiso_bench.testing import Cubature, Quadratics, federation_over, joined, rule_for, smolyak, take_round
@@ -72,7 +72,7 @@ class _WithoutP(OracleH):
     """The sum over directions in the place of their mean."""
 
     def direction(self, step, layout, z, out):
-        return super().direction(Step(step.keys, step.weights * self.perturbations), layout, z, out)
+        return super().direction(step._replace(weights=step.weights * self.perturbations), layout, z, out)
 
 
 class _InverseForRoot(OracleH):
@@ -243,7 +243,7 @@ def second_differences(S: NDArray, mu: float) -> tuple[Cubature, NDArray[np.floa
     federation = federation_over(mirrored, problem, DeComFL(lr=1.0, mu=mu, perturbations=2))
     z = Warped(federation.directions, federation.method.warp(federation.state))
     scalars, _ = federation.measure(0, np.zeros((1, len(rule.weights)), dtype=int), [0], z)
-    return rule, mu * scalars.sum((0, 1, 2, 3)).numpy()
+    return rule, mu * scalars.sum((0, 1, 2)).numpy()
 
 
 def stein(S: NDArray, mu: float) -> NDArray[np.float64]:

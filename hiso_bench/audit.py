@@ -61,8 +61,14 @@ def audit(ledger: Ledger, problem: Base, method: Method, options: FederationOpti
     """Rebuild x and H from the base point and the ledger alone, checking every fingerprint on the way.
 
     Raises:
-        LedgerError: the base point is not the ledger's; or a fingerprint differs, and the message names the round.
+        LedgerError: the method sends vectors, which the ledger does not hold; the base point is not the ledger's; or a
+            fingerprint differs, and the message names the round.
     """
+    if not method.scalar_only:
+        raise LedgerError(
+            f"x cannot be rebuilt from ledger {ledger.path}: its method sends vectors, of which it holds lengths and hashes. The "
+            "command that made the run recomputes the rounds after the newest snapshot and compares every payload with its hash"
+        )
     inner = Federation(cast(Problem, problem), method, options, ledger)  # a replay measures nothing and evaluates nothing
     there, here = ledger.header.get("run", {}).get("base_fingerprint"), f"{inner.state.fingerprint():016x}"
     if there not in (None, here):

@@ -2,6 +2,8 @@
 
 Forward (HiSo paper Eq 1): s_p = [f(x + mu z_p) - f(x)] / mu, one base loss shared by the P directions: P + 1 evaluations.
 Central: s_p = [f(x + mu z_p) - f(x - mu z_p)] / (2 mu): 2 P evaluations, no mu-bias on quadratics.
+Second difference, where it is asked for: c = [f(x + mu z) + f(x - mu z) - 2 f(x)] / mu^2 = z' (grad^2 f) z + O(mu^2), exact on
+quadratics for every mu. Its direction's slope is then the central quotient of the same two evaluations.
 The point is evaluated at x' = x + mu z in a second buffer; x itself is never written, so an estimate cannot drift it.
 """
 
@@ -25,14 +27,18 @@ class Measurement(NamedTuple):
     """What m clients measured along P directions, in float64."""
 
     scalars: Tensor
-    """(m, P, 1, *replicate_shape): the difference quotients."""
+    """(m, P + nc, *replicate_shape): the P difference quotients, then nc second differences."""
     loss: Tensor
-    """(m, *replicate_shape): f(x) (forward), or the mean of all evaluations (central)."""
+    """(m, *replicate_shape): f(x) where it is evaluated, or the mean of all evaluations (central without second differences)."""
 
 
-def evaluations(difference: str, perturbations: int) -> int:
-    """The number of loss evaluations per client and local step."""
-    return perturbations + 1 if difference == "forward" else 2 * perturbations
+def evaluations(difference: str, perturbations: int, curvatures: int = 0) -> int:
+    """The number of loss evaluations per client and local step.
+
+    A second difference costs one more where differences are forward; where they are central the first costs f(x), the others
+    nothing.
+    """
+    return perturbations + 1 + curvatures if difference == "forward" else 2 * perturbations + bool(curvatures)
 
 
 def measure(
@@ -45,6 +51,8 @@ def measure(
     mu: Value,
     difference: str,
     buffer: Point,
+    curvatures: int = 0,
+    curvature_mu: Value = 1e-2,
 ) -> Measurement:
     """Difference quotients of the clients' losses at x along each direction.
 
@@ -58,6 +66,10 @@ def measure(
         mu: smoothing parameter, > 0.
         difference: "forward" or "central".
         buffer: where x' is built; must not share memory with x, and may be where z is.
+        curvatures: nc <= P, second differences along the first nc directions.
+        curvature_mu: their smoothing parameter, > 0, and that of the slopes along these directions. With rounding errors e in
+            the loss a second difference is wrong by about 2 e / curvature_mu^2, against z' (grad^2 f) z: a float32 loss of
+            order 1 has e = 6e-8 and needs 1e-2 rather than 1e-3; a bfloat16 loss (e = 4e-3) has no usable second differences.
 
     Returns:
         Measurement with m = len(batches).
@@ -66,11 +78,17 @@ def measure(
     def at(key: DirectionKey, step: Value) -> Tensor:
         return loss.each(add_scaled(layout, x, z(key), step, out=buffer), batches).double()
 
-    if difference == "forward":
-        base = loss.each(x, batches).double()
-        scalars = torch.stack([(at(key, mu) - base) / mu for key in directions], dim=1)
-        return Measurement(scalars.unsqueeze(2), base)
-    pairs = [(at(key, mu), at(key, -mu)) for key in directions]
-    scalars = torch.stack([(plus - minus) / (2 * mu) for plus, minus in pairs], dim=1)
-    middle = torch.stack([(plus + minus) / 2 for plus, minus in pairs]).mean(0)
-    return Measurement(scalars.unsqueeze(2), middle)
+    based = difference == "forward" or curvatures > 0
+    base = loss.each(x, batches).double() if based else torch.zeros(())
+    slopes, seconds, middles = [], [], []
+    for number, key in enumerate(directions):
+        if difference == "forward" and number >= curvatures:
+            slopes.append((at(key, mu) - base) / mu)
+            continue
+        reach = curvature_mu if number < curvatures else mu
+        plus, minus = at(key, reach), at(key, -reach)
+        slopes.append((plus - minus) / (2 * reach))
+        middles.append((plus + minus) / 2)
+        if number < curvatures:
+            seconds.append((plus + minus - 2 * base) / reach**2)
+    return Measurement(torch.stack([*slopes, *seconds], dim=1), base if based else torch.stack(middles).mean(0))

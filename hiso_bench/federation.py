@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from hiso_bench import keys
-from hiso_bench.differences import Measurement, evaluations
+from hiso_bench.differences import Measurement
 from hiso_bench.directions import DEFAULT_CACHE_BYTES, LAWS, SHARED, DirectionKey, Directions, Law, Warped
 from hiso_bench.ledger import Ledger, LedgerError, Round
 from hiso_bench.losses import Batch
-from hiso_bench.messages import MAX_ROWS, WIRE_DTYPES, MessageError, Update, Wire, WireDtype
+from hiso_bench.messages import MAX_ROWS, SIGN, WIRE_DTYPES, MessageError, Update, Wire, WireDtype
 from hiso_bench.methods.base import Method, Step, require
+from hiso_bench.points import Layout
 from hiso_bench.problems import Problem
 from hiso_bench.replay import replay
 from hiso_bench.state import State
@@ -42,7 +43,7 @@ class FederationOptions:
         independent: every client draws its own directions (the downlink then carries m rows of scalars instead of one).
         dropout: chance that a sampled client drops in mid-round: it was sent its downlink and answers nothing.
         law: law of the directions.
-        wire: dtype of scalars in messages.
+        wire: dtype of scalars in messages; "sign1" sends their signs, a bit each.
         key: the run's 64-bit root key.
         cache_bytes: budget for z within a round; 0 regenerates.
         on_divergence: "stop" raises at the first scalar that is not finite; "freeze" stops that replicate and marks it.
@@ -89,6 +90,28 @@ def participants(key: int, round_: int, clients: int, sampled: int, replicate_sh
     return np.sort(draws, axis=0)
 
 
+def answering(key: int, round_: int, dropout: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Which sampled clients answer: bool of the given shape, each False with chance `dropout`."""
+    if not dropout:
+        return np.ones(shape, dtype=bool)
+    return keys.rng(keys.derive(key, "dropout", round=round_)).random(shape) >= dropout
+
+
+def compare(ledger: Ledger, state: State) -> None:
+    """Hold the state against the fingerprint that the ledger has for its round, if any.
+
+    Raises:
+        LedgerError: they differ.
+    """
+    expected = ledger.fingerprints.get(state.round)
+    if expected is not None and expected != (found := state.fingerprint()):
+        raise LedgerError(
+            f"after round {state.round} the replayed state has fingerprint {found:016x}, ledger holds {expected:016x}: "
+            "another sampler, thread count or torch build; "
+            f"{ledger.path} was made with {ledger.header.get('made_with')}"
+        )
+
+
 class Federation:
     """The server and its simulated clients.
 
@@ -100,7 +123,8 @@ class Federation:
         directions: replaces the keyed directions, for tests with exact expectations.
 
     Raises:
-        ValueError: more clients sampled than there are.
+        ValueError: more clients sampled than there are; a law that the method does not admit; signs on the wire of a run with
+            replicates.
     """
 
     def __init__(
@@ -112,6 +136,12 @@ class Federation:
         directions: Directions | None = None,
     ) -> None:
         require(options.sampled <= problem.clients, "sampled", options.sampled, f"<= clients = {problem.clients}")
+        require(options.law in method.laws, "law", options.law, f"{', '.join(method.laws)} for this method")
+        # A replicate that nobody answers, or that is frozen, is marked by a NaN.
+        signs = bool(problem.layout.replicate_shape) and options.wire == SIGN
+        require(not signs, "wire", options.wire, "float32, float64 with replicates")
+        signs = method.curvatures > 0 and options.wire == SIGN
+        require(not signs, "wire", options.wire, "float32, float64 for a method of second differences")
         self.problem, self.method, self.options = problem, method, options
         self.ledger = Ledger() if ledger is None else ledger
         x = problem.initial()
@@ -122,10 +152,15 @@ class Federation:
             options.wire,
             options.local_steps,
             method.perturbations,
+            method.curvatures,
             independent=options.independent,
             replicate_shape=problem.layout.replicate_shape,
         )
-        self.directions = directions or Directions(problem.layout, options.key, options.law, dtype, device, options.cache_bytes)
+
+        def make(layout: Layout) -> Directions:
+            return directions or Directions(layout, options.key, options.law, dtype, device, options.cache_bytes)
+
+        self.directions = method.directions(problem.layout, make)
         self.alive = torch.ones(problem.layout.replicate_shape, dtype=torch.bool)
         """Which replicates have not diverged."""
         self.last_seen = np.zeros(problem.clients, dtype=np.int64)
@@ -152,13 +187,7 @@ class Federation:
                 self._compare()
 
     def _compare(self) -> None:
-        round_, expected = self.state.round, self.ledger.fingerprints.get(self.state.round)
-        if expected is not None and expected != (found := self.state.fingerprint()):
-            raise LedgerError(
-                f"after round {round_} the replayed state has fingerprint {found:016x}, ledger holds {expected:016x}: "
-                "another sampler, thread count or torch build; "
-                f"{self.ledger.path} was made with {self.ledger.header.get('made_with')}"
-            )
+        compare(self.ledger, self.state)
 
     def _survivors(self, record: Round) -> Tensor:
         """Which replicates a record does not freeze: a NaN does, unless no client stayed to answer for that replicate."""
@@ -166,7 +195,7 @@ class Federation:
         if not len(scalars):
             return torch.ones_like(self.alive)
         stays = self._stays(record.round, (self.options.sampled, *self.wire.replicate_shape)).any(0)
-        return torch.isfinite(scalars).flatten(0, 3).all(0) | ~torch.as_tensor(stays)
+        return torch.isfinite(scalars).flatten(0, 2).all(0) | ~torch.as_tensor(stays)
 
     def round(self) -> Report:
         """Run one round.
@@ -186,8 +215,10 @@ class Federation:
         forwards, up, rows, losses = 0, 0, [], []
         if slots:
             measured, loss = self.measure(r, ids[slots], answered, z)
-            forwards = len(slots) * options.local_steps * evaluations(self.method.difference, self.method.perturbations)
+            forwards = len(slots) * options.local_steps * self.method.evaluations
             for position, slot in enumerate(slots):
+                if options.wire == SIGN:  # which hides what is not finite
+                    self._check_finite(r, answered[position], measured[position], stays[slot])
                 message = self.wire.encode_uplink(r, answered[position], measured[position])
                 up += len(message)
                 round_, client, row = self.wire.decode_uplink(message)
@@ -207,10 +238,7 @@ class Federation:
         return Report(record, mean)
 
     def _stays(self, r: int, shape: tuple[int, ...]) -> np.ndarray:
-        if not self.options.dropout:
-            return np.ones(shape, dtype=bool)
-        rng = keys.rng(keys.derive(self.options.key, "dropout", round=r))
-        return rng.random(shape) >= self.options.dropout
+        return answering(self.options.key, r, self.options.dropout, shape)
 
     def _catch_up_message(self, r: int, client: int) -> bytes:
         first = int(self.last_seen[client])
@@ -221,7 +249,7 @@ class Federation:
         return message
 
     def measure(self, r: int, ids: np.ndarray, owners: Sequence[int], z: Warped) -> tuple[Tensor, Tensor]:
-        """Scalars (n, tau, P, k, *replicates) and losses (n, *replicates) of the clients, each from its own local steps."""
+        """Scalars (n, tau, P + nc, *replicates) and losses (n, *replicates) of the clients, each from its own local steps."""
         if not self.options.independent:
             owners = [SHARED] * len(ids)
         if self.options.local_steps == 1 and not self.options.independent:
@@ -241,7 +269,8 @@ class Federation:
             losses.append(result.loss[0])
             if k < tau - 1:
                 keys_ = (self._keys(r, k, owner),)
-                step = Step(keys_, result.scalars[:, :, 0] / self.method.perturbations)
+                slopes, curvatures = result.scalars.tensor_split([self.method.perturbations], dim=1)
+                step = Step(keys_, slopes / self.method.perturbations, curvatures)
                 self.method.move(state, self.method.direction(step, state.layout, z, out=self._buffers[1]))
         return torch.stack(scalars), torch.stack(losses).mean(0)
 
@@ -258,13 +287,15 @@ class Federation:
         if not bad.any():
             return
         if self.options.on_divergence == "freeze":
-            self.alive &= ~bad.flatten(0, 2).any(0)
+            self.alive &= ~bad.flatten(0, 1).any(0)
             return
         where = tuple(bad.nonzero()[0].tolist())
-        key = DirectionKey(r, where[0], where[1], client if self.options.independent else SHARED)
+        second = where[1] >= (P := self.method.perturbations)
+        key = DirectionKey(r, where[0], where[1] - P * second, client if self.options.independent else SHARED)
+        what = "second difference" if second else "scalar"
         lower = self.problem.loss.precision
         raise NonFiniteScalarError(
-            f"round {r}, client {client}, {key}: the scalar is {scalars[where].item()} in {self.options.wire}"
+            f"round {r}, client {client}, {key}: the {what} is {scalars[where].item()} in {self.options.wire}"
             f"{f' (of losses computed in {lower})' if lower else ''}; lower lr, or raise mu or eps"
             f"{', or compute in float32' if lower else ''}"
         )

@@ -48,6 +48,27 @@ class Loss(ABC):
         """Return f at one point for several clients' batches: float64, shape (len(batches), *replicate_shape)."""
         return torch.stack([self(x, batch) for batch in batches])
 
+    def differentiable(self, x: Point, batch: Batch) -> Tensor:
+        """f(x; batch) as a node of an autograd graph: overridden where `__call__` builds none. Points without replicate axes."""
+        return self(x, batch)
+
+
+def value_and_gradient(loss: Loss, x: Point, batch: Batch) -> tuple[Tensor, Point]:
+    """f(x; batch), float64, and its gradient, shaped like x and of its dtype.
+
+    Args:
+        loss: on points without replicate axes.
+        x: the point; neither it nor its `grad` is touched.
+        batch: as the loss takes it.
+
+    Cost: one forward and one backward pass (about two forward passes), and the activations between them.
+    """
+    with torch.enable_grad():
+        leaves = tuple(leaf.detach().requires_grad_() for leaf in x)
+        value = loss.differentiable(leaves, batch)
+        # A leaf that this batch does not reach has gradient zero.
+        return value.detach(), torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+
 
 class ModuleLoss(Loss):
     """The mean over a batch of a per-example loss of a torch module.
@@ -93,7 +114,7 @@ class ModuleLoss(Loss):
         """Mean loss, float64, of the replicate shape. Cost: one forward pass per replicate (one vectorised pass for `vmap`)."""
         with torch.inference_mode():
             if not self.replicate_axes:
-                return self._examples(x, batch).mean()
+                return self.differentiable(x, batch)
             shape = x[0].shape[: self.replicate_axes]
             if self.mode == "vmap":
                 single: Callable[..., Tensor] = lambda point, part: self._examples(point, part).mean()  # noqa: E731
@@ -105,6 +126,10 @@ class ModuleLoss(Loss):
                 for i in itertools.product(*map(range, shape))
             ]
             return torch.stack(values).reshape(shape)
+
+    def differentiable(self, x: Point, batch: Batch) -> Tensor:
+        """The same mean over examples, outside of inference mode."""
+        return self._examples(x, batch).mean()
 
     def each(self, x: Point, batches: Sequence[Batch]) -> Tensor:
         """Losses of several clients at one point; `clients` and `vmap` evaluate them together.

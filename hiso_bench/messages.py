@@ -1,9 +1,9 @@
 """What goes over the wire: encoded, counted and decoded in every round, in simulation too.
 
-Numbers are little-endian. A run's `Wire` (dtype, local steps, perturbations, whose directions) is agreed once, so
-messages carry no
-shapes: an uplink is (round, client, scalars); a downlink is (round, first missed round) and the missed rounds' updates,
-    as they stand in the ledger. Direction keys follow from the run's root key and the round number, so no seed is sent.
+Numbers are little-endian. A run's `Wire` (dtype, local steps, perturbations, second differences, whose directions) is
+agreed once, so messages carry no shapes: an uplink is (round, client, scalars); a downlink is (round, first missed round) and
+the missed rounds' updates, as they stand in the ledger. Direction keys follow from the run's root key and the round number,
+so no seed is sent.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from torch import Tensor
 from hiso_bench.directions import SHARED, DirectionKey
 from hiso_bench.methods.base import Step
 
-WireDtype = Literal["float32", "float64"]
+WireDtype = Literal["float32", "float64", "sign1"]
 WIRE_DTYPES: tuple[str, ...] = get_args(WireDtype)
+SIGN = "sign1"
+"""One bit a scalar: +1 where it is >= 0, else -1. It says neither zero nor NaN."""
 
 _UPLINK = struct.Struct("<II")
 _DOWNLINK = struct.Struct("<II")
@@ -40,7 +42,7 @@ class Update(NamedTuple):
     clients: tuple[int, ...]
     """The rows' clients when directions are independent; empty when they are shared."""
     scalars: Tensor
-    """(n, tau, P, k, *replicate_shape), float64 values that are exact in the wire dtype; n = 0 for an empty round."""
+    """(n, tau, P + nc, *replicate_shape), float64 values that are exact in the wire dtype; n = 0 for an empty round."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Wire:
     dtype: str
     local_steps: int
     perturbations: int
-    per_direction: int = 1
-    """k: scalars per direction."""
+    curvatures: int = 0
+    """nc: second differences per local step, sent after its P slopes."""
     independent: bool = False
     replicate_shape: tuple[int, ...] = ()
 
@@ -65,16 +67,27 @@ class Wire:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """(tau, P, k, *replicate_shape)."""
-        return (self.local_steps, self.perturbations, self.per_direction, *self.replicate_shape)
+        """(tau, P + nc, *replicate_shape)."""
+        return (self.local_steps, self.perturbations + self.curvatures, *self.replicate_shape)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of scalars."""
+        """Bytes of one row of scalars; bits are filled up to whole bytes."""
+        if self.dtype == SIGN:
+            return (math.prod(self.row_shape) + 7) // 8
         return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
 
     def encode_scalars(self, scalars: Tensor) -> bytes:
-        """Round a float64 tensor to the wire dtype and give its bytes."""
+        """Round rows of float64 scalars, or one of them, to the wire dtype and give their bytes.
+
+        Raises:
+            MessageError: a NaN on a wire of signs.
+        """
+        if self.dtype == SIGN:
+            values = scalars.detach().cpu().numpy().reshape(-1, math.prod(self.row_shape))
+            if np.isnan(values).any():
+                raise MessageError(f"a scalar is NaN, which {SIGN} cannot say")
+            return np.packbits(values >= 0, axis=1).tobytes()
         with np.errstate(over="ignore"):  # what overflows becomes infinite, and the server's check reports it
             return scalars.detach().cpu().numpy().astype(np.dtype(self.dtype).newbyteorder("<")).tobytes()
 
@@ -82,6 +95,10 @@ class Wire:
         """The float64 tensor (rows, *row_shape) of what `encode_scalars` wrote."""
         if len(data) != rows * self.row_bytes:
             raise MessageError(f"{len(data)} bytes of scalars where {rows} x {self.row_bytes} are due")
+        if self.dtype == SIGN:
+            bits = np.frombuffer(data, np.uint8).reshape(rows, self.row_bytes)
+            signs = np.unpackbits(bits, axis=1, count=math.prod(self.row_shape)) * 2.0 - 1
+            return torch.from_numpy(signs).reshape(rows, *self.row_shape)
         values = np.frombuffer(data, dtype=np.dtype(self.dtype).newbyteorder("<")).astype(np.float64)
         return torch.from_numpy(values).reshape(rows, *self.row_shape)
 
@@ -163,11 +180,13 @@ class Wire:
         if not rows:
             return []
         owners = update.clients if self.independent else (SHARED,) * rows
-        weights = update.scalars[:, :, :, 0] / self.perturbations
+        weights = update.scalars[:, :, : self.perturbations] / self.perturbations
+        curvatures = update.scalars[:, :, self.perturbations :]
         return [
             Step(
                 tuple(tuple(DirectionKey(round_, k, p, owner) for p in range(self.perturbations)) for owner in owners),
                 weights[:, k],
+                curvatures[:, k],
             )
             for k in range(self.local_steps)
         ]

@@ -98,6 +98,17 @@ def scale_into(layout: Layout, z: Point, scale: Value, out: Point) -> Point:
     return out
 
 
+def joined(x: Point, layout: Layout) -> Tensor:
+    """The leaves of a point as one tensor (*replicates, d)."""
+    return torch.cat([leaf.reshape((*layout.replicate_shape, -1)) for leaf in x], -1)
+
+
+def cut(v: Tensor, layout: Layout) -> Point:
+    """The leaves of a tensor (..., d), each (..., *leaf_shape)."""
+    parts = v.split([math.prod(shape) for shape in layout.leaf_shapes], -1)
+    return tuple(part.reshape((*v.shape[:-1], *shape)) for part, shape in zip(parts, layout.leaf_shapes, strict=True))
+
+
 def fingerprint(points: Iterable[Point]) -> int:
     """A 64-bit integer of the exact bits of `points`, independent of the order in which it is summed.
 

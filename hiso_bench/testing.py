@@ -20,7 +20,7 @@ from hiso_bench.directions import DirectionKey, InjectedDirections
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.methods.base import Method
-from hiso_bench.points import Layout, Point
+from hiso_bench.points import Layout, Point, cut, joined
 
 
 class Cubature(NamedTuple):
@@ -78,6 +78,30 @@ def circles(n: int) -> Cubature:
 def signs(n: int) -> Cubature:
     """Rademacher on R^n: all 2^n sign vectors, exact for every function."""
     return _power(np.array([[-1.0], [1.0]]), np.full(2, 1 / 2), n)
+
+
+def half_hermite(n: int) -> Cubature:
+    """N(0, 1) for functions with a kink at 0: exact to degree 2n - 1 in |x|, times 1 or sign(x); from the moments of |x|."""
+    m = [2 ** (k / 2) * math.gamma((k + 1) / 2) / math.sqrt(math.pi) for k in range(2 * n + 1)]
+    hankel = np.array([[m[i + j] for j in range(n + 1)] for i in range(n + 1)])
+    r = np.linalg.cholesky(hankel).T
+    alpha = [r[j, j + 1] / r[j, j] - (r[j - 1, j] / r[j - 1, j - 1] if j else 0.0) for j in range(n)]
+    beta = [r[j + 1, j + 1] / r[j, j] for j in range(n - 1)]
+    nodes, vectors = np.linalg.eigh(np.diag(alpha) + np.diag(beta, 1) + np.diag(beta, -1))
+    weights = vectors[0] ** 2 / 2
+    return Cubature(np.concatenate([nodes, -nodes])[:, None], np.concatenate([weights, weights]))
+
+
+def product(*rules: Cubature) -> Cubature:
+    """The product of rules on R^a, R^b, ...: independent parts."""
+    nodes = [np.concatenate(parts) for parts in itertools.product(*(rule.nodes for rule in rules))]
+    return Cubature(np.array(nodes), np.array([math.prod(parts) for parts in itertools.product(*(r.weights for r in rules))]))
+
+
+def circle(points: int) -> Cubature:
+    """Directions of length 2 at equal angles: orthonormalised, one column uniform on the circle, exact to degree 7."""
+    angles = 2 * np.pi * (np.arange(points) + 0.3) / points
+    return Cubature(2 * np.stack([np.cos(angles), np.sin(angles)], 1), np.full(points, 1 / points))
 
 
 def rule_for(law: str, d: int, directions: int) -> Cubature:
@@ -189,17 +213,6 @@ class Quadratics:
         return {"hessians": self.hessians.tolist(), "linear": self.linear.tolist(), "start": self.start.tolist()}
 
 
-def joined(x: Point, layout: Layout) -> Tensor:
-    """The leaves of a point as one tensor (*replicates, d)."""
-    return torch.cat([leaf.reshape((*layout.replicate_shape, -1)) for leaf in x], -1)
-
-
-def cut(v: Tensor, layout: Layout) -> Point:
-    """The leaves of a tensor (..., d), each (..., *leaf_shape)."""
-    parts = v.split([math.prod(shape) for shape in layout.leaf_shapes], -1)
-    return tuple(part.reshape((*v.shape[:-1], *shape)) for part, shape in zip(parts, layout.leaf_shapes, strict=True))
-
-
 def federation_over(
     rule: Cubature,
     problem: Quadratics,
@@ -240,3 +253,21 @@ def take_round(federation: Federation) -> np.ndarray:
     federation.round()
     moved = before - joined(federation.state.x, layout)
     return (moved / torch.as_tensor(federation.method.lr).unsqueeze(-1)).numpy()
+
+
+def injected(rule: Cubature, method: Method, layout: Layout) -> InjectedDirections:
+    """What the method's directions are made from, a node for each replicate: the directions themselves, or their factors.
+
+    Args:
+        rule: on R^(P n) for sources of n coordinates; one client, one local step, one round.
+        method: decides what its sources are.
+        layout: of the point, with the nodes as its replicate axis.
+    """
+    table, sources = torch.from_numpy(rule.nodes).reshape(len(rule.weights), method.perturbations, -1), []
+
+    def make(of: Layout) -> InjectedDirections:
+        sources.append(InjectedDirections(of, lambda key: cut(table[:, key.p % method.perturbations], of)))
+        return sources[-1]
+
+    method.directions(layout, make)
+    return sources[0]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -18,16 +18,47 @@ from tqdm import tqdm
 import hiso_bench
 from hiso_bench import snapshots
 from hiso_bench.directions import sampler_name
-from hiso_bench.federation import Federation, FederationOptions, Report
+from hiso_bench.federation import FederationOptions, Report
 from hiso_bench.ledger import Ledger, LedgerError
 from hiso_bench.losses import check_deterministic
-from hiso_bench.methods.base import Method, require
+from hiso_bench.methods.base import require
+from hiso_bench.points import Layout, Point
 from hiso_bench.problems import Problem
+from hiso_bench.state import State
 
 if TYPE_CHECKING:  # loaded where a curve is made: it takes half a second, which every command would pay
     import pandas as pd
 
 LEDGER_NAME = "run.ledger"
+
+
+class Rounds(Protocol):
+    """What a run needs of a federation."""
+
+    state: State
+    ledger: Ledger
+
+    def catch_up(self, state: State | None = None) -> None:
+        """Bring the state to the ledger's end."""
+        ...
+
+    def round(self) -> Report:
+        """Run one round and record it."""
+        ...
+
+
+class Rule(Protocol):
+    """What a run needs of a method, of scalars or of vectors: a dataclass that knows its state and what runs it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def init(self, x: Point, layout: Layout) -> State:
+        """The state before round 0."""
+        ...
+
+    def federate(self, problem: Problem, options: FederationOptions, ledger: Ledger | None = None) -> Any:
+        """The federation (`Rounds`) that runs the method."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +86,7 @@ class Schedule:
         require(self.snapshot_every >= 0, "snapshot_every", self.snapshot_every, ">= 0")
 
 
-def header(problem: Problem, method_name: str, method: Method, options: FederationOptions, schedule: Schedule) -> dict[str, Any]:
+def header(problem: Problem, method_name: str, method: Rule, options: FederationOptions, schedule: Schedule) -> dict[str, Any]:
     """What a ledger says of its run. Everything under "run" must be equal for a resume; "made_with" is checked by replaying."""
     x = problem.initial()
     skip = {"cache_bytes"}  # the cache changes no bit
@@ -112,7 +143,7 @@ class Run:
         self,
         problem: Problem,
         method_name: str,
-        method: Method,
+        method: Rule,
         options: FederationOptions,
         schedule: Schedule,
         folder: Path | None = None,
@@ -132,7 +163,7 @@ class Run:
         else:
             ledger = Ledger.create(folder / LEDGER_NAME, described)
         try:
-            self.federation = Federation(problem, method, options, ledger)
+            self.federation: Any = method.federate(problem, options, ledger)
             self.federation.catch_up(snapshots.newest_valid(ledger, problem.layout))
             if not problem.layout.replicate_shape:
                 check_deterministic(problem.loss, self.federation.state.x, problem.batch(np.array(0), 0, 0))

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from hiso_bench import keys
+from hiso_bench.losses import value_and_gradient
 from hiso_bench.methods.base import require
 from hiso_bench.points import Point
 from llm.clients import TaskProblem
@@ -80,24 +80,18 @@ def train(
             for indices in _batches(len(problem.train), problem.batch_size, keys.derive(key, "first order", epoch=epoch)):
                 for group in optimiser.param_groups:
                     group["lr"] = lr * _shape((step + 0.5) / total, warmup)
-                loss = _loss(problem, x, indices)
+                loss, gradient = value_and_gradient(problem.loss, x, problem.pooled(indices))
                 if not bool(torch.isfinite(loss)):
                     raise FloatingPointError(f"first order, step {step}: the loss is {loss.item()} at lr {lr:g}; lower lr")
-                optimiser.zero_grad()
-                loss.backward()
+                for leaf, part in zip(x, gradient, strict=True):
+                    leaf.grad = part
                 torch.nn.utils.clip_grad_norm_(x, clip)
                 optimiser.step()
-                losses.append(float(loss.detach()))
+                losses.append(float(loss))
                 step += 1
                 bar.update()
             seen.append(Epoch(epoch, step, float(np.mean(losses)), problem.evaluate(_detached(x))))
     return _detached(x), seen
-
-
-def _loss(problem: TaskProblem, x: Point, indices: np.ndarray) -> Tensor:
-    """The same mean over examples that the zeroth-order runs take differences of, with a graph."""
-    loss = problem.loss
-    return loss.per_example(lambda **given: loss.outputs(x, **given), problem.pooled(indices)).double().mean()
 
 
 def _detached(x: Point) -> Point:

@@ -30,7 +30,7 @@ class Projection(OracleH):
         """As `Method.direction`, every scalar divided by the squared length of its direction. Cost: one more pass over each z."""
         squares = {key: squared_length(layout, z(key)) for row in step.keys for key in row}
         lengths = torch.stack([torch.stack([squares[key] for key in row]) for row in step.keys])
-        return super().direction(Step(step.keys, step.weights / lengths), layout, z, out)
+        return super().direction(step._replace(weights=step.weights / lengths), layout, z, out)
 
 
 def squared_length(layout: Layout, z: Point) -> torch.Tensor:

@@ -86,7 +86,7 @@ def least_squares() -> NDArray[np.float64]:
     method = methods.build("decomfl", lr=1e-3, perturbations=d, difference="central")
     federation = Federation(problem, method, FederationOptions(wire="float64", key=KEY))
     record = federation.round().record
-    scalars = federation.wire.decode_update(record.update).scalars[0, 0, :, 0].numpy()  # (d, keys)
+    scalars = federation.wire.decode_update(record.update).scalars[0, 0].numpy()  # (d, keys)
     z = np.stack([federation.directions.draw(DirectionKey(0, 0, p))[0].numpy() for p in range(d)])  # (d, keys, d)
     left = np.ones((d + 1, KEYS))
     for key in range(KEYS):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from hiso_bench import audit, catalogue, training
+from hiso_bench import audit, catalogue, methods, training
 from hiso_bench.federation import FederationOptions
 from hiso_bench.ledger import Ledger, LedgerError
 from hiso_bench.problems import Saves
@@ -22,7 +22,7 @@ class LedgerCommand:
     """Show a ledger, audit it, or replay it into a model.
 
     An audit rebuilds x and H from the base point and the ledger alone and checks every fingerprint. A replay does the same and
-    saves the model that x is.
+    saves the model that x is. A method that sends vectors (fedavg, ...) leaves their hashes in its ledger: it can be shown only.
 
     Attributes:
         action: show, audit or replay.
@@ -68,10 +68,18 @@ def _summary(ledger: Ledger) -> dict[str, Any]:
         "bytes_down": sum(r.bytes_down for r in rounds),
         "forward_passes": sum(r.forward_passes for r in rounds),
         "fingerprints": len(ledger.fingerprints),
+        "rebuilds": _rebuilds(run.get("method", {}).get("name")),
         "evaluation": {"round": last, **ledger.evaluations[last]} if last is not None else None,
         "torn_bytes": ledger.torn_bytes,
         "made_with": ledger.header.get("made_with"),
     }
+
+
+def _rebuilds(name: str | None) -> str:
+    """What can be made of the ledger of a method."""
+    if name in methods.VECTOR_PRESETS:
+        return "nothing: the method sends vectors, and the ledger holds their lengths and hashes"
+    return "x and all that the method learns, from the base point"
 
 
 def _replay(ledger: Ledger, model: str, to: Path) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Train:
     Attributes:
         problem: what is trained: quadratic, logistic, nonconvex (no data needed), digits (embedded), mnist, fashion (data folder
             or download), lm (a causal language model; `--model`, `--task`), minilm (the last `--layers` of a pretrained encoder).
-        method: how: decomfl, hiso and its versions hiso-a ... hiso-f, controls hiso-scalar, hiso-shuffled, hiso-oracle, ...
+        method: how: decomfl, hiso and its versions hiso-a ... hiso-f, controls hiso-scalar, hiso-shuffled, hiso-oracle, ...;
+            baselines that send vectors: fedavg, fedadam, fedyogi, fedadagrad, fedzo, fedavg-topk, fedcom, ...
         out: folder of ledger and snapshots (default: runs/<problem>-<method>-<hash of the options>).
         json: end with one JSON object on standard output.
         quiet: no progress bar.
@@ -83,7 +84,7 @@ class Train:
         at = catalogue.problem(self.problem, described)
         method = catalogue.method(self.method, chosen, at)
         sampled = min(catalogue.PROBLEMS[self.problem].federation["sampled"], at.clients)
-        federation = FederationOptions(**{"sampled": sampled} | picked)
+        federation = FederationOptions(**{"sampled": sampled} | dict(method.federation_options) | picked)
         folder = self.out
         if folder == Path():
             said = training.header(at, self.method, method, federation, schedule)["run"]
@@ -92,8 +93,8 @@ class Train:
 
     def _method_options(self, described: dict[str, Any]) -> dict[str, Any]:
         needs_h = "h" in methods.options(self.method)
-        chosen = self._pick(*(_fields(kind) for kind, _ in methods.PRESETS.values()))
-        if "lr" not in chosen:
+        chosen = self._pick(*map(_fields, methods.kinds()))
+        if "lr" not in chosen | methods.options(self.method):
             chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen, described)
             chosen = catalogue.oracle_eps(self.method) | chosen
             self._say(told)
@@ -173,7 +174,7 @@ def options() -> type[Train]:
             dataclasses.field(default=default),
         )
 
-    for kind, _ in methods.PRESETS.values():
+    for kind in methods.kinds():
         hints = typing.get_type_hints(kind)
         for f in dataclasses.fields(kind):
             add(_owner(kind, f.name), f.name, hints[f.name], f.default)

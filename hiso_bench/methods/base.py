@@ -7,18 +7,23 @@ A round's shared state is changed by scalars and keys alone. A new method is one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hiso_bench.differences import DIFFERENCES, Difference, Measurement, measure
-from hiso_bench.directions import DirectionKey, Warped
+from hiso_bench.differences import DIFFERENCES, Difference, Measurement, evaluations, measure
+from hiso_bench.directions import LAWS, DirectionKey, Directions, Warped
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.points import Layout, Point, Value, add_scaled, scale_into
 from hiso_bench.state import State, Warp
+
+if TYPE_CHECKING:  # the federation needs the methods
+    from hiso_bench.federation import Federation, FederationOptions
+    from hiso_bench.ledger import Ledger
+    from hiso_bench.problems import Problem
 
 
 class Step(NamedTuple):
@@ -28,19 +33,24 @@ class Step(NamedTuple):
     """(n, P); the rows are equal when the clients share their directions."""
     weights: Tensor
     """(n, P, *replicate_shape), float64: the scalars divided by P."""
+    curvatures: Tensor
+    """(n, nc, *replicate_shape), float64: the second differences; along the first nc keys of a row."""
 
     @property
     def active(self) -> Tensor:
         """Which replicates move: bool, replicate-shaped."""
-        return torch.isfinite(self.weights).all(0).all(0)
+        return torch.isfinite(torch.cat([self.weights, self.curvatures], 1)).all(0).all(0)
 
     def rows(self) -> list[Step]:
         """The step of each row alone: what each client would do by itself."""
-        return [Step(self.keys[i : i + 1], self.weights[i : i + 1]) for i in range(len(self.keys))]
+        return [Step(self.keys[i : i + 1], self.weights[i : i + 1], self.curvatures[i : i + 1]) for i in range(len(self.keys))]
 
     def perturbations(self) -> list[Step]:
-        """The contribution of each perturbation alone (still divided by P)."""
-        return [Step(tuple(row[p : p + 1] for row in self.keys), self.weights[:, p : p + 1]) for p in range(len(self.keys[0]))]
+        """The contribution of each perturbation to the direction alone (still divided by P), without second differences."""
+        none = self.curvatures[:, :0]
+        return [
+            Step(tuple(row[p : p + 1] for row in self.keys), self.weights[:, p : p + 1], none) for p in range(len(self.keys[0]))
+        ]
 
 
 def positive(value: Value) -> bool:
@@ -83,6 +93,10 @@ class Method:
     """Only scalars and keys are exchanged."""
     linear_in_scalars: ClassVar[bool] = True
     """The move of x is linear in the scalars while H is frozen: averaging scalars is averaging end points."""
+    federation_options: ClassVar[Mapping[str, Any]] = {}
+    """Options of the federation that the method asks for where none is given."""
+    laws: ClassVar[tuple[str, ...]] = LAWS
+    """Laws of the directions that the method admits."""
 
     lr: Value
     lr_decay: Value = 0.0
@@ -101,12 +115,32 @@ class Method:
         require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= momentum < 1")
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, ">= 0")
 
+    def federate(self, problem: Problem, options: FederationOptions, ledger: Ledger | None = None) -> Federation:
+        """The server and the simulated clients that run this method."""
+        from hiso_bench.federation import Federation
+
+        return Federation(problem, self, options, ledger)
+
+    @property
+    def curvatures(self) -> int:
+        """nc: second differences that every local step adds to its P scalars."""
+        return 0
+
+    @property
+    def evaluations(self) -> int:
+        """Loss evaluations per client and local step."""
+        return evaluations(self.difference, self.perturbations, self.curvatures)
+
     def init(self, x: Point, layout: Layout) -> State:
         """The shared state before round 0. `x` is copied."""
         state = State(layout, tuple(leaf.clone() for leaf in x))
         if self.momentum:
             state.buffers["momentum"] = tuple(torch.zeros_like(leaf) for leaf in x)
         return state
+
+    def directions(self, layout: Layout, make: Callable[[Layout], Directions]) -> Directions:
+        """Where u comes from. `make(layout)` gives independent coordinates under the run's key: what others are built from."""
+        return make(layout)
 
     def warp(self, state: State) -> Warp:
         """The map u -> z that holds for one round; it overwrites u."""
@@ -126,7 +160,7 @@ class Method:
         return measure(loss, layout, x, z, directions, batches, self.mu, self.difference, buffer)
 
     def combine(self, scalars: Tensor) -> Tensor:
-        """Clients' scalars (n, tau, P, k, *replicate_shape) in float64 and client order -> what the server sends on, same axes.
+        """Clients' scalars (n, tau, P + nc, *replicate_shape) in float64 and client order -> what the server sends on, same axes.
 
         The default is the mean (n = 1) over the clients that answered (a NaN says that a client did not answer for a replicate).
         A method that needs every client's scalars returns them all.
@@ -147,9 +181,13 @@ class Method:
                 add_scaled(layout, out, z(key), weight, out)
         return out
 
+    def rate(self, state: State) -> Value:
+        """The step size eta of the state's round."""
+        return self.lr / (1 + self.lr_decay * state.round)
+
     def move(self, state: State, dx: Point) -> None:
         """Move x <- x - eta (dx + weight_decay x), in place, with momentum if any. Local steps and replay share it."""
-        eta = self.lr / (1 + self.lr_decay * state.round)
+        eta = self.rate(state)
         target = dx
         if self.momentum:
             target = state.buffers["momentum"]

@@ -45,6 +45,21 @@ def test_json_ends_with_one_object_that_agrees_with_the_ledger(command):
     assert status == 0 and json.loads(audited)["verdict"] == "agrees"
 
 
+def test_a_method_of_vectors_trains_resumes_and_says_what_its_ledger_cannot_do(command):
+    args = (*QUADRATIC, "--method", "fedadam", "--lr", "0.02", "--client-lr", "0.1", "--out", "run", "--json")
+    args += ("--snapshot-every", "10", "--evaluate-every", "10")
+    command(*args, "--rounds", "10")
+    status, out, err = command(*args, "--rounds", "25")
+    result = json.loads(out)
+    assert status == 0 and "round 10" in err and result["bytes_up"] == 25 * 2 * (8 + 4 * 40)
+    assert result["bytes_down"] == 25 * 2 * (4 + 4 * 40)
+    assert "lengths and hashes" in json.loads(command("ledger", "show", "run", "--json")[1])["rebuilds"]
+    status, _, err = command("ledger", "audit", "run")
+    assert status == 2 and "x cannot be rebuilt from ledger" in err and "The command that made the run" in err
+    status, _, err = command(*QUADRATIC, "--method", "fedavg")
+    assert status == 2 and "client_lr 0.0 is out of range; allowed: a finite number > 0" in err
+
+
 def test_the_same_command_resumes_and_a_longer_one_goes_on(command):
     args = (*QUADRATIC, "--method", "hiso", "--lr", "0.02", "--out", "run", "--json")
     command(*args, "--rounds", "50")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -53,25 +54,27 @@ def warped(f):
 
 
 def rows(f, count=3):
-    """Made-up scalars of some clients: (count, tau, P, 1)."""
-    return torch.arange(6.0 * count, dtype=torch.float64).square().cos().reshape(count, 2, 3, 1)
+    """Made-up scalars of some clients: (count, tau, P + nc)."""
+    size = (count, *f.wire.row_shape)
+    return torch.arange(float(math.prod(size)), dtype=torch.float64).square().cos().reshape(size)
 
 
 def steps(f, scalars):
     return f.wire.steps(f.state.round, Update((), f.method.combine(scalars)))
 
 
-def test_init_copies_x_and_shapes_every_buffer_like_it(name):
+def test_init_copies_x_and_puts_the_replicate_axes_in_front_of_every_buffer(name):
     for problem in (quadratic(), quadratic((2,)), PROBLEMS["module"]()):
         x = problem.initial()
         before = [leaf.clone() for leaf in x]
         first, second = (build(name, problem, momentum=0.5).init(x, problem.layout) for _ in range(2))
         assert bits(first) == bits(second)
         assert first.round == 0
-        for point in (first.x, *first.buffers.values()):
-            assert [(leaf.shape, leaf.dtype) for leaf in point] == [(leaf.shape, leaf.dtype) for leaf in x]
-            for leaf in point:
-                leaf.add_(1)  # neither shared with x nor between states
+        assert [(leaf.shape, leaf.dtype) for leaf in first.x] == [(leaf.shape, leaf.dtype) for leaf in x]
+        axes = len(problem.layout.replicate_shape)
+        for leaf in (leaf for point in (first.x, *first.buffers.values()) for leaf in point):
+            assert leaf.shape[:axes] == problem.layout.replicate_shape
+            leaf.add_(1)  # neither shared with x nor between states
         assert all(torch.equal(a, b) for a, b in zip(x, before, strict=True))
         assert bits(first) != bits(second)
 
@@ -93,10 +96,11 @@ def test_measure_gives_float64_scalars_twice_the_same_and_leaves_the_state(f):
     keys = [DirectionKey(3, 0, p) for p in range(3)]
     buffer = tuple(torch.empty_like(leaf) for leaf in f.state.x)
     found = [f.method.measure(f.problem.loss, f.state.layout, f.state.x, warped(f), keys, batches, buffer) for _ in range(2)]
-    assert (found[0].scalars.shape, found[0].loss.shape) == ((2, 3, 1), (2,))
+    assert (found[0].scalars.shape, found[0].loss.shape) == ((2, 3 + f.method.curvatures), (2,))
     assert found[0].scalars.dtype == found[0].loss.dtype == torch.float64
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert found[0].scalars[0].ne(found[0].scalars[1]).all()
+    slopes = found[0].scalars[:, :3]  # equal Hessians have equal second differences
+    assert slopes[0].ne(slopes[1]).all()
     assert bits(f.state) == before
 
 
@@ -194,7 +198,7 @@ def test_h_is_positive_and_finite_after_fifty_rounds(name, tau):
     f = run(federation(quadratic(), name, {"momentum": 0.5}, local_steps=tau), 50)
     for part, point in f.state.buffers.items():
         assert all(leaf.isfinite().all() for leaf in point)
-        assert part == "momentum" or all((leaf > 0).all() for leaf in point)
+        assert part not in ("h", "sigma") or all((leaf > 0).all() for leaf in point)
     assert f.state.x[0].isfinite().all()
 
 

@@ -20,6 +20,8 @@ RUNS = {
     "dropout": ("quadratic", "hiso", {}, {"sampled": 2, "dropout": 0.5}),
     "all scalars": ("quadratic", "hiso-a", {"momentum": 0.6}, {"local_steps": 2, "dropout": 0.3}),
     "independent": ("quadratic", "hiso-f", {}, {"local_steps": 2, "independent": True, "dropout": 0.3, "law": "sphere"}),
+    "curvature": ("quadratic", "curvature", {"second_differences": 2}, {"local_steps": 2, "dropout": 0.3}),
+    "block curvature": ("module", "curvature-block", {"momentum": 0.6}, {"independent": True, "dropout": 0.3}),
 }
 
 

@@ -120,7 +120,7 @@ def found(name, task, rank):
         model.set_attn_implementation("eager")
         with PlainNorm():
             derivatives = [torch.stack([along(loss, x, draw(key), batch) for key in DIRECTIONS]) for batch in batches(task)]
-    scalars = {key: value.scalars[:, :, 0] for key, value in measured.items()}
+    scalars = {key: value.scalars for key, value in measured.items()}
     return Found(scalars, list(torch.stack(derivatives).unbind(-1)), measured["forward", mu].loss, torch.tensor(smooth))
 
 

@@ -13,7 +13,7 @@ from tests.helpers import federation, quadratic, run, update
 
 SHAPES = st.sampled_from([(), (1,), (2,), (2, 3)])
 WIRES = st.builds(
-    Wire, st.sampled_from(["float32", "float64"]), st.integers(1, 3), st.integers(1, 4), st.integers(1, 2), st.booleans(), SHAPES
+    Wire, st.sampled_from(["float32", "float64"]), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2), st.booleans(), SHAPES
 )
 
 
@@ -65,7 +65,7 @@ def test_a_downlink_survives_the_wire(wire, data):
     assert wire.decode_downlink(message) == (first + len(parts), first, parts)
 
 
-@given(arrays(np.float64, (1, 2, 3, 1), elements=st.floats(width=64)))
+@given(arrays(np.float64, (1, 2, 3), elements=st.floats(width=64)))
 def test_a_float32_wire_rounds_to_nearest_and_rounding_again_changes_nothing(values):
     wire = Wire("float32", 2, 3)
     once = wire.decode_scalars(wire.encode_scalars(torch.from_numpy(values)), 1)

@@ -21,6 +21,7 @@ RUNS = {
     "dropout": ("quadratic", "hiso", {"sampled": 2, "dropout": 0.5}, 1),
     "few fingerprints": ("quadratic", "hiso-a", {"sampled": 3, "local_steps": 2}, 0),
     "network": ("module", "hiso-e", {"sampled": 2, "dropout": 0.5, "independent": True}, 1),
+    "second differences": ("module", "curvature", {"sampled": 2, "dropout": 0.5}, 1),
 }
 
 

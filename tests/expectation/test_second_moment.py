@@ -157,7 +157,7 @@ class WithoutBase(OracleH):
 
     def measure(self, loss, layout, x, z, directions, batches, buffer):
         measured = super().measure(loss, layout, x, z, directions, batches, buffer)
-        return measured._replace(scalars=measured.scalars + measured.loss[:, None, None] / self.mu)
+        return measured._replace(scalars=measured.scalars + measured.loss[:, None] / self.mu)
 
 
 class OneDirection(OracleH):

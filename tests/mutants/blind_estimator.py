@@ -11,7 +11,6 @@ import torch
 from hiso_bench import (
     differences,
     directions,
-    federation,
     keys,
     losses,
     preconditioners,
@@ -57,10 +56,10 @@ def _measure_from_the_mean_base(loss, layout, x, z, directions, batches, mu, dif
     # The mean over clients of the scalars is untouched; each client's own is not.
     base_loss = loss.each(x, batches).double()
     scalars = torch.stack([(at(key) - base_loss.mean(0)) / mu for key in directions], dim=1)
-    return differences.Measurement(scalars.unsqueeze(2), base_loss)
+    return differences.Measurement(scalars, base_loss)
 
 
-def _evaluations_without_shared_base(difference, perturbations):
+def _evaluations_without_shared_base(difference, perturbations, curvatures=0):
     return 2 * perturbations
 
 
@@ -170,7 +169,7 @@ MUTANTS = (
         "forward-counted-as-central",
         "hiso_bench.differences",
         "counts two evaluations per direction for the forward difference, whose base loss is measured once",
-        lambda: patched(federation, "evaluations", _evaluations_without_shared_base),
+        lambda: patched(base, "evaluations", _evaluations_without_shared_base),
     ),
     Mutant(
         "joined-batches-cut-across-clients",

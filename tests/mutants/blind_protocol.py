@@ -29,11 +29,13 @@ def _steps_owned_by_position(self, round_, update):
     rows = len(update.scalars)
     # Right as long as every client takes part: then a row's position is its client.
     owners = range(rows) if self.independent else (SHARED,) * rows
-    weights = update.scalars[:, :, :, 0] / self.perturbations
+    weights = update.scalars[:, :, : self.perturbations] / self.perturbations
+    curvatures = update.scalars[:, :, self.perturbations :]
     return [
         Step(
             tuple(tuple(DirectionKey(round_, k, p, owner) for p in range(self.perturbations)) for owner in owners),
             weights[:, k],
+            curvatures[:, k],
         )
         for k in range(self.local_steps if rows else 0)
     ]
@@ -70,7 +72,8 @@ def _local_with_one_batch_per_round(self, r, client, owner, z):
         scalars.append(result.scalars[0])
         found.append(result.loss[0])
         if k < tau - 1:
-            step = Step((self._keys(r, k, owner),), result.scalars[:, :, 0] / self.method.perturbations)
+            slopes, curvatures = result.scalars.tensor_split([self.method.perturbations], dim=1)
+            step = Step((self._keys(r, k, owner),), slopes / self.method.perturbations, curvatures)
             self.method.move(local, self.method.direction(step, local.layout, z, out=self._buffers[1]))
     return torch.stack(scalars), torch.stack(found).mean(0)
 

@@ -113,7 +113,7 @@ def _():
         if difference == "central":
             return found
         own = found.loss
-        return found._replace(scalars=found.scalars + ((own - own[:1]) / mu)[:, None, None])
+        return found._replace(scalars=found.scalars + ((own - own[:1]) / mu)[:, None])
 
     return patched(base, "measure", wrong)
 

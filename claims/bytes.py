@@ -1,0 +1,223 @@
+"""Claims about printed communication: the arithmetic of the papers' tables, from paper/reported/, without a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from hiso_bench import catalogue
+from hiso_bench.claims import Control, Evidence, Finding, check
+from hiso_bench.stats import Interval, exact, proportion, span
+
+REPORTED = catalogue.ROOT / "paper" / "reported"
+PARAMETERS = {"OPT-125M": 125e6, "OPT-1.3B": 1.3e9}
+"""What the tables charge a model with, LoRA or not."""
+TYPOS = [("OPT-1.3B", "rte"), ("OPT-1.3B", "boolq")]
+HISO_BYTES = 40
+"""A round of HiSo and DeComFL in HiSo's tables: P = 5 scalars of four bytes, up and down."""
+FIRST_ORDER = ("fedavg", "fedadam", "fedyogi", "fedadagrad")
+ITEMS = 872
+"""Sentences of SST-2's validation split."""
+
+
+def printed(file: str, quantity: str, *methods: str) -> pd.Series:
+    """The printed values of a table, by (model, task, method)."""
+    table = pd.read_csv(REPORTED / f"{file}.csv")
+    chosen = table[(table["quantity"] == quantity) & table["method"].isin(methods)]
+    return chosen.set_index(["model", "task", "method"])["value"]
+
+
+def _column(file: str, method: str, quantity: str = "communication") -> pd.Series:
+    return printed(file, quantity, method).droplevel("method")
+
+
+def _ratios(file: str, corrected: bool = False) -> pd.Series:
+    """FedZO's printed number over DeComFL's, P = 5, over its median in the model: both are proportional to the rounds."""
+    decomfl = _column(file, "decomfl-p5").copy()
+    if corrected:
+        decomfl[TYPOS] /= 10
+    ratio = _column(file, "fedzo-p5") / decomfl
+    return ratio / ratio.groupby("model").transform("median")
+
+
+@check("bytes-decomfl")
+def decomfl_table() -> Finding:
+    """The megabytes of DeComFL's columns against each other and against FedZO's."""
+    files = ("decomfl_table2", "decomfl_lora")
+    doubled = pd.concat([_column(f, "decomfl-p10") / _column(f, "decomfl-p5") for f in files])
+    rounds = pd.concat([_column(f, "decomfl-p5") for f in files]).drop(TYPOS) * 1e6 / (3 * 5 * 4)
+    away = np.abs(rounds / 500 - np.round(rounds / 500)) * 500
+    table, lora = (_ratios(f) for f in files)
+    what = "FedZO's number over DeComFL's, over its median in the model, %s"
+    same = (0.94, 1.06)  # two printed digits
+    return Finding(
+        evidence=(
+            Evidence(what % "RTE and BoolQ of OPT-1.3B", span(table[TYPOS]), 1.0, same),
+            Evidence(what % "the other 16 rows, LoRA included", span([*table.drop(TYPOS), *lora]), 1.0, same),
+            Evidence("P = 10 over P = 5, 18 rows", span(doubled), 2.0, (2 - 1e-9, 2 + 1e-9)),
+            Evidence("rounds from 3 P R 4 bytes, away from a multiple of 500, 16 rows", span(away), 0.0, (0.0, 1e-6)),
+        ),
+        controls=(
+            Control("0.90 MB read as 0.09", "holds",
+                    Evidence(what % "those two", span(_ratios(files[0], True)[TYPOS]), 1.0, same)),
+        ),
+    )  # fmt: skip
+
+
+def _over_fifth(file: str, model: str, unit: float) -> Interval:
+    """Printed FedZO traffic in a unit of bytes over 0.2 R models of 4 d bytes, R from DeComFL's column."""
+    mega = _column(file, "decomfl-p5").copy()
+    if file == "decomfl_table2":
+        mega[TYPOS] /= 10
+    models = 0.2 * mega * 1e6 / (3 * 5 * 4) * 4 * PARAMETERS[model]
+    return span((_column(file, "fedzo-p5") * unit / models)[model])
+
+
+@check("bytes-units")
+def units() -> Finding:
+    """The terabytes of FedZO's columns over the bytes of the transfers that they count."""
+    what = "printed TB, as TiB, over 0.2 R models of 4 d bytes, %s"
+    same = (0.94, 1.06)
+    full, gibi = _over_fifth("decomfl_table2", "OPT-1.3B", 2**40), _over_fifth("decomfl_table2", "OPT-1.3B", 2**30)
+    return Finding(
+        evidence=(
+            Evidence(what % "OPT-1.3B", full, 1.0, same),
+            Evidence(what % "OPT-125M", _over_fifth("decomfl_table2", "OPT-125M", 2**40), 1.0, same),
+            Evidence(what % "OPT-125M with LoRA, d all of its parameters",
+                     _over_fifth("decomfl_lora", "OPT-125M", 2**40), 1.0, same),
+        ),
+        controls=(Control("TB read as GiB", "holds", Evidence(what % "OPT-1.3B, as GiB", gibi, 1.0, same)),),
+    )  # fmt: skip
+
+
+def hiso_bytes(models: tuple[str, ...]) -> pd.Series:
+    """Printed KB of Table 2, in bytes per printed round."""
+    both = ("decomfl", "hiso")
+    return (
+        printed("hiso_table2", "communication", *both)[list(models)]
+        * 1024
+        / printed("hiso_table2", "rounds", *both)[list(models)]
+    )
+
+
+def multiples_of_25(models: tuple[str, ...]) -> tuple[int, int]:
+    """How many scalar cells of Table 3 are a multiple of 25 rounds of 40 bytes to the printed digits, and of how many."""
+    kb = printed("hiso_table3", "communication", "decomfl", "hiso")[list(models)]
+    rounds = np.round(kb * 1024 / HISO_BYTES / 25) * 25
+    return int((np.abs(rounds * HISO_BYTES / 1024 - kb) <= 0.0051).sum()), len(kb)
+
+
+def _times(row: str, over: str, models: tuple[str, ...] | None = None) -> pd.Series:
+    both = printed("hiso_table3", "communication", row, over).unstack("method")
+    return (both[row] / both[over]).loc[list(models) if models else slice(None)]
+
+
+@check("C22")
+def qqp() -> Finding:
+    """HiSo's communication over DeComFL's: on QQP with OPT-1.3B, in Table 3 and in Table 2, and elsewhere."""
+    cell, little = ("OPT-1.3B", "qqp"), (0.0, 1.25)
+    table3 = _times("hiso", "decomfl")
+    table2 = printed("hiso_table2", "communication", "decomfl", "hiso").unstack("method")
+    other = exact(table2.loc[cell, "hiso"] / table2.loc[cell, "decomfl"])
+    twice = float(printed("hiso_table3", "communication", "hiso")[(*cell, "hiso")] / table2.loc[cell, "hiso"])
+    what = "HiSo's KB over DeComFL's, %s, %s"
+    return Finding(
+        evidence=(
+            Evidence(what % ("QQP, OPT-1.3B", "Table 3"), exact(table3[cell]), 1.0, little),
+            Evidence("HiSo's KB in Table 3 over its KB in Table 2, QQP, OPT-1.3B", exact(twice), 1.0, little),
+        ),
+        controls=(
+            Control("the eight other cells of Table 3", "holds",
+                    Evidence(what % ("other cells", "Table 3"), span(table3.drop([cell])), 1.0, little)),
+            Control("Table 2 in place of Table 3", "holds",
+                    Evidence(what % ("QQP, OPT-1.3B", "Table 2"), other, 1.0, little)),
+        ),
+    )  # fmt: skip
+
+
+def _millions(methods: tuple[str, ...]) -> Interval:
+    """The largest ratio of a method's traffic to HiSo's, in millions: in the middle, and over both readings of the units.
+
+    Also over what the printed digits leave open.
+    """
+    tera = printed("hiso_table3", "communication", *methods).unstack("method").max(axis=1)
+    kilo = printed("hiso_table3", "communication", "hiso").droplevel("method")
+    low = float(((tera - 0.005) * 1e12 / ((kilo + 0.005) * 1e3)).max())
+    high = float(((tera + 0.005) * 2**40 / ((kilo - 0.005) * 2**10)).max())
+    return Interval((low + high) / 2e6, low / 1e6, high / 1e6)
+
+
+@check("bytes-90-million")
+def ninety_million() -> Finding:
+    """The largest ratio of Table 3 with first-order methods; with FedZO."""
+    what, claimed = "millions, largest ratio of %s to HiSo's communication, Table 3, either reading of TB and KB", (89.5, np.inf)
+    return Finding(
+        evidence=(Evidence(what % "a first-order method's", _millions(FIRST_ORDER), 90.0, claimed),),
+        controls=(
+            Control("FedZO, which is zeroth-order, in their place", "holds",
+                    Evidence(what % "FedZO's", _millions(("fedzo",)), 90.0, claimed)),
+        ),
+    )  # fmt: skip
+
+
+@check("bytes-savings")
+def savings() -> Finding:
+    """The smallest and the largest saving over DeComFL in either table, against the printed range."""
+    table3 = 100 * (1 - _times("hiso", "decomfl"))
+    table2 = printed("hiso_table2", "communication", "decomfl", "hiso").unstack("method")
+    table2 = 100 * (1 - table2["hiso"] / table2["decomfl"])
+    what, claimed = "percent, %s saving over DeComFL, %s", (28.5, 80.5)
+    rest = table2.drop([("OPT-350M", "squad")])
+    return Finding(
+        evidence=(
+            Evidence(what % ("smallest", "Table 3"), exact(table3.min()), 29.0, claimed),
+            Evidence(what % ("largest", "Table 3"), exact(table3.max()), 80.0, claimed),
+            Evidence(what % ("smallest", "Table 2"), exact(table2.min()), 29.0, claimed),
+            Evidence(what % ("largest", "Table 2"), exact(table2.max()), 80.0, claimed),
+        ),
+        controls=(
+            Control(
+                "without SQuAD on OPT-350M", "holds", Evidence(what % ("largest", "Table 2"), exact(rest.max()), 80.0, claimed)
+            ),
+        ),
+    )
+
+
+def on_grid(items: int) -> Interval:
+    """The share of the committed accuracies that are a whole number of `items`, to float32."""
+    values = pd.read_csv(REPORTED / "decomfl_scale.csv")["value"].to_numpy()
+    return proportion(int((np.abs(np.round(values * items) / items - values) < 2e-7).sum()), len(values))
+
+
+def consistent(runs: int, values: np.ndarray) -> tuple[int, int]:
+    """How many accuracies in percent, of two decimals, can be the mean of `runs` runs scored on all the items."""
+    possible = np.round(values / 100 * ITEMS * runs) / (ITEMS * runs) * 100
+    return int((np.abs(possible - values) <= 0.005 + 1e-9).sum()), len(values)
+
+
+@check("bytes-sst2-items")
+def sst2_items() -> Finding:
+    """Whether printed accuracies can be counts of 872 sentences: DeComFL's committed curves, HiSo's Table 3."""
+    table = pd.read_csv(REPORTED / "hiso_table3.csv")
+    values = table[(table["quantity"] == "accuracy") & (table["task"] == "sst2")]["value"].to_numpy()
+    rng = np.random.default_rng(0)
+    made = np.round(rng.integers(700 * 3, 820 * 3, len(values)) / (ITEMS * 3) * 100, 2)
+    whole = (0.99, 1.0)
+
+    def share(hits: int, n: int) -> Interval:
+        return exact(hits / n)  # the cells are all there are: not a sample
+
+    curve = "share of 320 evaluations that are whole numbers of %d sentences"
+    cell = "share of Table 3's 21 SST-2 cells that can be a mean of %d run%s on 872 sentences"
+    return Finding(
+        evidence=(
+            Evidence(curve % ITEMS, on_grid(ITEMS), 1.0, whole),
+            *(Evidence(cell % (n, "s" * (n > 1)), share(*consistent(n, values)), 1.0, whole) for n in (1, 2, 3, 5)),
+        ),
+        controls=(
+            Control("14 batches of 64 in place of 872 sentences", "holds",
+                    Evidence(curve % 896, on_grid(896), 1.0, (0.97, 1.0))),
+            Control("21 made-up means of 3 runs on 872 sentences", "holds",
+                    Evidence(cell % (3, "s"), share(*consistent(3, made)), 1.0, whole)),
+        ),
+    )  # fmt: skip

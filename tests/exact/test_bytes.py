@@ -1,0 +1,77 @@
+"""The audit of printed bytes finds what is planted in its tables, and its ledgers cost what their messages have."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from claims import bytes as tables
+from claims import bytes_ledgers as ledgers
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """Change printed cells: (file, row condition, factor)."""
+
+    def plant(file, factor, **row):
+        for path in tables.REPORTED.glob("*.csv"):
+            if not (tmp_path / path.name).exists():
+                (tmp_path / path.name).write_bytes(path.read_bytes())
+        table = pd.read_csv(tmp_path / f"{file}.csv")
+        hit = np.logical_and.reduce([table[name] == value for name, value in row.items()])
+        assert hit.sum() == 1
+        table.loc[hit, "value"] *= factor
+        table.to_csv(tmp_path / f"{file}.csv", index=False)
+        monkeypatch.setattr(tables, "REPORTED", tmp_path)
+
+    return plant
+
+
+def outcome(finding, word):
+    return next(e.outcome for e in finding.evidence if word in e.what)
+
+
+def test_a_wrong_row_of_decomfl_is_found(planted):
+    assert outcome(tables.decomfl_table(), "the other 16 rows") == "holds"
+    planted("decomfl_table2", 10, model="OPT-125M", task="cb", method="decomfl-p5", quantity="communication")
+    assert outcome(tables.decomfl_table(), "the other 16 rows") != "holds"
+
+
+def test_a_wrong_unit_is_found(planted):
+    assert outcome(tables.units(), "OPT-125M") == "holds"
+    planted("decomfl_table2", 1024, model="OPT-125M", task="wsc", method="fedzo-p5", quantity="communication")
+    assert outcome(tables.units(), "OPT-125M") != "holds"
+
+
+def test_the_largest_ratio_is_over_all_cells(planted):
+    planted("hiso_table3", 10, model="OPT-350M", task="qqp", method="fedyogi", quantity="communication")
+    assert tables.ninety_million().evidence[0].outcome == "holds"
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_counts_of_872_are_recognised_and_others_are_not(runs):
+    counts = np.arange(600 * runs, 840 * runs)
+    values = np.round(counts / (872 * runs) * 100, 2)
+    assert tables.consistent(runs, values) == (len(values), len(values))
+    hits, of = tables.consistent(runs, np.round(values + 0.5 * 100 / (872 * runs), 2))
+    assert hits < of / 10
+
+
+def test_traffic_is_that_of_the_formula_when_everybody_takes_part():
+    m, P = 4, 5
+    found = ledgers.traffic("decomfl", m, m, P)
+    # Round r brings the update of round r - 1; the last one is not sent.
+    share = (ledgers.ROUNDS - 1) / ledgers.ROUNDS
+    assert found.scalars == pytest.approx(4 * P * (1 + share))
+    assert found.seeds == pytest.approx(4 * P * share)
+    assert found.messages == pytest.approx(8 + 4 * P + 8 + (2 + 4 * P) * share)
+
+
+def test_models_of_fedzo_go_up_and_down_for_the_sampled():
+    assert ledgers.models_per_round(4, 4) == pytest.approx(2, rel=0.01)
+    assert ledgers.models_per_round(4, 1) == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_printed_tables_are_complete_and_say_where_they_come_from():
+    for name, rows in (("decomfl_table2", 84), ("decomfl_lora", 42), ("decomfl_scale", 320)):
+        table = pd.read_csv(tables.REPORTED / f"{name}.csv")
+        assert len(table) == rows and table["where"].notna().all() and table["value"].gt(0).all()
