@@ -242,7 +242,7 @@ class Federation:
             if k < tau - 1:
                 keys_ = (self._keys(r, k, owner),)
                 step = Step(keys_, result.scalars[:, :, 0] / self.method.perturbations)
-                self.method.move(state, self.method.direction(step, state.layout, z, out=self._buffers[1]))
+                self.method.move(state, self.method.direction(step, state.layout, z, out=self._buffers[1]), step)
         return torch.stack(scalars), torch.stack(losses).mean(0)
 
     def _keys(self, r: int, k: int, owner: int) -> tuple[DirectionKey, ...]:

@@ -61,15 +61,16 @@ def steps(f, scalars):
     return f.wire.steps(f.state.round, Update((), f.method.combine(scalars)))
 
 
-def test_init_copies_x_and_shapes_every_buffer_like_it(name):
+def test_init_copies_x_and_a_buffer_is_shaped_like_it_or_holds_a_number_per_replicate(name):
     for problem in (quadratic(), quadratic((2,)), PROBLEMS["module"]()):
         x = problem.initial()
         before = [leaf.clone() for leaf in x]
         first, second = (build(name, problem, momentum=0.5).init(x, problem.layout) for _ in range(2))
         assert bits(first) == bits(second)
         assert first.round == 0
+        numbers = [(problem.layout.replicate_shape, torch.float64)]
         for point in (first.x, *first.buffers.values()):
-            assert [(leaf.shape, leaf.dtype) for leaf in point] == [(leaf.shape, leaf.dtype) for leaf in x]
+            assert [(leaf.shape, leaf.dtype) for leaf in point] in ([(leaf.shape, leaf.dtype) for leaf in x], numbers)
             for leaf in point:
                 leaf.add_(1)  # neither shared with x nor between states
         assert all(torch.equal(a, b) for a, b in zip(x, before, strict=True))
@@ -117,7 +118,7 @@ def test_move_changes_x_and_momentum_in_place_and_learn_everything_but_x(f):
     places, before = [leaf.data_ptr() for leaf in f.state.x], bits(f.state)
     agreed = steps(f, rows(f))
     for step in agreed:
-        f.method.move(f.state, f.method.direction(step, f.state.layout, z, out=dx))
+        f.method.move(f.state, f.method.direction(step, f.state.layout, z, out=dx), step)
     moved = bits(f.state)
     assert {part for part in moved if moved[part] != before[part]} == {"x", "momentum"}
     f.method.learn(f.state, agreed, z, dx)
@@ -161,7 +162,7 @@ def test_the_flag_says_whether_averaging_scalars_averages_end_points(name):
     def end(scalars):
         state, dx = f.state.copy(), tuple(torch.empty_like(leaf) for leaf in f.state.x)
         for step in steps(f, scalars):
-            f.method.move(state, f.method.direction(step, state.layout, warped(f), out=dx))
+            f.method.move(state, f.method.direction(step, state.layout, warped(f), out=dx), step)
         return state.x[0]
 
     together, alone = end(rows(f)), torch.stack([end(row[None]) for row in rows(f)]).mean(0)
