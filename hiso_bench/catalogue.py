@@ -67,6 +67,7 @@ EXPERIMENTS: dict[str, str] = {
     "rates": "synthetic.rate_points:RATES",
     "stability": "synthetic.stability_map:STABILITY",
     "theorem1": "synthetic.theorem1:THEOREM1",
+    "dynamics": "learned_h.dynamics:DYNAMICS",
     "ablation_quadratics": "learned_h.ablation:QUADRATICS",
     "ablation_networks": "learned_h.ablation:NETWORKS",
     "fig5_digits": "vision.fig5:DIGITS",
@@ -98,6 +99,7 @@ class FigureEntry:
     any_table: bool = False
 
 
+_DYNAMICS = tuple(f"dynamics_{part}" for part in ("fixed_point", "relax", "map", "quiet", "drift"))
 _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
 FIGURES: dict[str, FigureEntry] = {
     "whitening": FigureEntry("figures.whitening:draw", "whitening", _WHITENING),
@@ -108,6 +110,7 @@ FIGURES: dict[str, FigureEntry] = {
     "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
     "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
     "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
+    "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
