@@ -54,16 +54,27 @@ class Changing(Linear):
         return float(self.factors[min(round_, len(self.factors) - 1)]) * self.gradient
 
 
-def mean_h(gradient: NDArray, factors: NDArray, ema: float, h0: float, replicates: int, key: int, eps: float = 0.0) -> NDArray:
-    """The mean of H over coordinates before every round and at the end, (rounds + 1, replicates); x does not matter."""
-    problem = Changing(gradient, factors, (replicates,))
-    method = methods.build("hiso", lr=STILL, perturbations=P, ema_new=ema, eps=eps, h0=h0)
-    federation = Federation(problem, method, FederationOptions(wire="float64", key=key))
+def mean_h(method: Method, gradient: NDArray, factors: NDArray, replicates: int, key: int) -> NDArray:
+    """The mean of H over coordinates before every round and at the end, (rounds + 1, replicates); x does not matter.
+
+    Args:
+        method: HiSo or one like it, of rate `STILL`.
+        gradient: v, (d,).
+        factors: what the gradient is multiplied by in each round, (rounds,).
+        replicates: independent keys.
+        key: 64-bit key.
+    """
+    federation = Federation(Changing(gradient, factors, (replicates,)), method, FederationOptions(wire="float64", key=key))
     found = [federation.state.buffers["h"][0].mean(-1).clone()]
     for _ in range(len(factors)):
         federation.round()
         found.append(federation.state.buffers["h"][0].mean(-1).clone())
     return torch.stack(found).numpy()
+
+
+def learner(ema: float, h0: float, eps: float = 0.0) -> Method:
+    """HiSo that hardly moves x."""
+    return methods.build("hiso", lr=STILL, perturbations=P, ema_new=ema, eps=eps, h0=h0)
 
 
 def fixed_points() -> pd.DataFrame:
@@ -93,7 +104,7 @@ def quiet(rounds: int = 300) -> pd.DataFrame:
     v, rows = np.ones(50), []
     for ema in EMAS:
         for eps in (0.0, 1e-8):
-            h = mean_h(v, np.zeros(rounds), ema, 1.0, 1, KEY, eps)[:, 0]
+            h = mean_h(learner(ema, 1.0, eps), v, np.zeros(rounds), 1, KEY)[:, 0]
             rows += [(ema, eps, r, float(h[r] ** -0.5)) for r in range(0, rounds + 1, 10)]
     return pd.DataFrame(rows, columns=["ema_new", "eps", "round", "perturbation"])
 
@@ -105,7 +116,7 @@ def relax(rounds: int = 200) -> pd.DataFrame:
     start = float(learned.fixed_point(v**2, P).mean())
     for ema in EMAS[:2]:
         for factor in (0.01, 0.1, 10.0, 100.0):
-            found = mean_h(v, np.full(rounds, factor), ema, start, 8, KEY)
+            found = mean_h(learner(ema, start), v, np.full(rounds, factor), 8, KEY)
             law = learned.relaxation(start, factor**2 * d, P, ema, rounds)
             shown = sorted({0, 1, 2, 3, 5, 8, *range(10, rounds + 1, 10)})
             rows += [(ema, factor, r, k, np.log(found[r, k]), np.log(law[r])) for r in shown for k in range(8)]
@@ -195,13 +206,6 @@ def _arm(arm: str, at: int, limit: float) -> Method:
     return methods.build(name, options, lr=rate, perturbations=P, mu=1e-6 if name == "hiso" else 1e-3, difference="central")
 
 
-def back_at(excess: NDArray[np.float64], at: int = 150, level: float = 0.0) -> NDArray[np.float64]:
-    """Rounds after the change until the excess is at `level` (0: at what it was before the change), per replicate; NaN: never."""
-    goal = level or excess[at - 1]
-    hit = excess[at:] <= goal
-    return np.where(hit.any(0), hit.argmax(0), np.nan)
-
-
 def drifts() -> pd.DataFrame:
     """Every kind and arm, at every fifth round."""
     rows = []
@@ -221,7 +225,7 @@ class Dynamics:
     def plan(self) -> Plan:
         """About seventy short runs; one is timed."""
         started = time.monotonic()
-        mean_h(np.ones(50), np.ones(100), 0.05, 1.0, 8, KEY)
+        mean_h(learner(0.05, 1.0), np.ones(50), np.ones(100), 8, KEY)
         return Plan(70, 0, 4 * (time.monotonic() - started))
 
     def tune(self, results: Path, work: Path, jobs: int) -> None:
