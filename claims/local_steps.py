@@ -184,6 +184,8 @@ def local_against_central() -> Finding:
     """How far local steps of heterogeneous clients end from as many central steps along the same directions."""
     apart, predicted = local.drift_after_round(0.5, 5, 300)
     distance = "|x_local - x_central| over |x_central - x_0| after 10 rounds of 5 steps, sigma_G = 1"
+    names = ("hiso-b", "hiso-d", "hiso-e", "hiso-f")
+    versions = [local.drift_from_central(0.0, tau, rounds=5, method=name) for name in names for tau in (2, 20)]
     return Finding(
         evidence=(
             Evidence(
@@ -196,6 +198,12 @@ def local_against_central() -> Finding:
             Evidence(
                 f"{distance}, equal Hessians, HiSo with learned H",
                 exact(local.drift_from_central(0.0, 5, method="hiso")),
+                0,
+                THERE,
+            ),
+            Evidence(
+                "the same after 5 rounds of 2 and of 20 steps, HiSo in its versions b, d, e and f",
+                span(versions),
                 0,
                 THERE,
             ),

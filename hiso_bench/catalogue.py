@@ -52,6 +52,8 @@ PROBLEMS: dict[str, Entry] = {
     "digits": Entry(_IMAGES, {"dataset": "digits"}, {"sampled": 8}, "fig5_digits_grid"),
     "mnist": Entry(_IMAGES, {"dataset": "mnist"}, {"sampled": 8}, "fig5_mnist_grid"),
     "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
+    "digits-mlp": Entry("vision.mlp:DigitsPerceptron", {}, {"sampled": 8}, "digits_mlp_grid"),
+    "rare-tokens": Entry("synthetic.rare_tokens:RareTokens", {}, {"sampled": 2}, "rare_tokens_grid"),
     "lm": Entry("llm.problem:LanguageProblem", {}, {"sampled": 2}, "llm_{model}_{task}_grid", "llm.checkpoint:rebuild"),
     "minilm": Entry("llm.encoder_problem:EncoderProblem", {}, {"sampled": 2}, "llm_minilm_{task}_grid", "llm.encoder:base_of"),
 }
@@ -66,6 +68,9 @@ EXPERIMENTS: dict[str, str] = {
     "rates": "synthetic.rate_points:RATES",
     "stability": "synthetic.stability_map:STABILITY",
     "theorem1": "synthetic.theorem1:THEOREM1",
+    "dynamics": "learned_h.dynamics:DYNAMICS",
+    "ablation_quadratics": "learned_h.ablation:QUADRATICS",
+    "ablation_networks": "learned_h.ablation:NETWORKS",
     "fig5_digits": "vision.fig5:DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
@@ -95,6 +100,7 @@ class FigureEntry:
     any_table: bool = False
 
 
+_DYNAMICS = tuple(f"dynamics_{part}" for part in ("fixed_point", "relax", "map", "quiet", "drift"))
 _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
 FIGURES: dict[str, FigureEntry] = {
     "fig1": FigureEntry("figures.schematic:draw_path", "schematic", ("schematic",)),
@@ -108,6 +114,7 @@ FIGURES: dict[str, FigureEntry] = {
     "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
     "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
     "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
+    "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),

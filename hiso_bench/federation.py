@@ -271,7 +271,7 @@ class Federation:
                 keys_ = (self._keys(r, k, owner),)
                 slopes, curvatures = result.scalars.tensor_split([self.method.perturbations], dim=1)
                 step = Step(keys_, slopes / self.method.perturbations, curvatures)
-                self.method.move(state, self.method.direction(step, state.layout, z, out=self._buffers[1]))
+                self.method.move(state, self.method.direction(step, state.layout, z, out=self._buffers[1]), step)
         return torch.stack(scalars), torch.stack(losses).mean(0)
 
     def _keys(self, r: int, k: int, owner: int) -> tuple[DirectionKey, ...]:

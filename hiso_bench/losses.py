@@ -128,7 +128,7 @@ class ModuleLoss(Loss):
             return torch.stack(values).reshape(shape)
 
     def differentiable(self, x: Point, batch: Batch) -> Tensor:
-        """The same mean over examples, outside of inference mode."""
+        """The mean loss at a point without replicate axes, with a graph that autograd can follow: for curvature, not for runs."""
         return self._examples(x, batch).mean()
 
     def each(self, x: Point, batches: Sequence[Batch]) -> Tensor:

@@ -43,7 +43,7 @@ def replay(
         warped = Warped(directions, method.warp(state)) if z is None else z
         dx = state.layout.empty(directions.dtype, directions.device) if buffer is None else buffer
         for step in steps:
-            method.move(state, method.direction(step, state.layout, warped, out=dx))
+            method.move(state, method.direction(step, state.layout, warped, out=dx), step)
         method.learn(state, steps, warped, dx)
         if z is None:
             warped.close()

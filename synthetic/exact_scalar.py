@@ -5,39 +5,16 @@ Both methods take their own best constant step, so a factor that were a constant
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hiso_bench.directions import DirectionKey
-from hiso_bench.methods.base import Step
+from hiso_bench.methods.exact_scalar import Projection
 from hiso_bench.methods.hiso import OracleH
-from hiso_bench.points import Layout, Point
 from hiso_bench.theory.closed_form import Descent
 from hiso_bench.theory.projection import ProjectedDescent
 from synthetic.declared import Declared, Setting
 from synthetic.oracle import KEY, P, fewest, losses
-
-
-@dataclass(frozen=True, kw_only=True)
-class Projection(OracleH):
-    """HiSo with a known H and the whole of Eq 7: dx = (1/P) sum_p (s_p / z_p'z_p) z_p projects the gradient on each z_p."""
-
-    def direction(self, step: Step, layout: Layout, z: Callable[[DirectionKey], Point], out: Point) -> Point:
-        """As `Method.direction`, every scalar divided by the squared length of its direction. Cost: one more pass over each z."""
-        squares = {key: squared_length(layout, z(key)) for row in step.keys for key in row}
-        lengths = torch.stack([torch.stack([squares[key] for key in row]) for row in step.keys])
-        return super().direction(step._replace(weights=step.weights / lengths), layout, z, out)
-
-
-def squared_length(layout: Layout, z: Point) -> torch.Tensor:
-    """|z|^2 of every replicate, in float64."""
-    axes = len(layout.replicate_shape)
-    parts = [leaf.double().square().reshape((*leaf.shape[:axes], -1)).sum(-1) for leaf in z]
-    return torch.stack(parts).sum(0)
 
 
 def saved(s: NDArray[np.float64], h: NDArray[np.float64], x0: NDArray[np.float64], target: float, P: int = P) -> float:

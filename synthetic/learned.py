@@ -22,7 +22,6 @@ from hiso_bench.methods import HiSo, Method, Step
 from hiso_bench.points import Layout, Point
 from hiso_bench.problems import Problem
 from hiso_bench.state import State
-from synthetic.quadratic import batch_rng
 
 STILL = 1e-9
 """The rate of runs on a linear loss: x must move, and its size does not matter."""
@@ -66,7 +65,7 @@ class Linear:
         """The gradient, with noise of its own for every client, round and step."""
         if not self.noise:
             return self.gradient
-        normal = batch_rng(self.key, client, round_, step).standard_normal(self.layout.shape(0))
+        normal = keys.batch_rng(self.key, client, round_, step).standard_normal(self.layout.shape(0))
         return self.gradient + self.noise * torch.from_numpy(normal)
 
     def evaluate(self, x: Point) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What the tests share: two small problems, methods by name, and the exact bits of a state."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -60,7 +61,7 @@ PROBLEMS = {"quadratic": quadratic, "module": TinyNet}
 def build(name, problem, **options):
     """A method by name with options under which all of it shows within a few rounds; an oracle is given some H."""
     given = {"lr": 0.05, "perturbations": 3} | options
-    if name == "hiso-oracle":
+    if "h" in {field.name for field in dataclasses.fields(methods.PRESETS[name][0])}:
         shapes = problem.layout.leaf_shapes
         given |= {"h": tuple(torch.linspace(0.2, 2, math.prod(shape), dtype=torch.float64).reshape(shape) for shape in shapes)}
     if name in ("safe-step", "curvature", "curvature-block"):

@@ -64,6 +64,12 @@ def non_negative(value: Value) -> bool:
     return bool(((values >= 0) & torch.isfinite(values)).all())
 
 
+def weight(value: Value) -> bool:
+    """Whether every number is the weight of a moving average, 0 < value <= 1."""
+    values = torch.as_tensor(value, dtype=torch.float64)
+    return bool(((values > 0) & (values <= 1)).all())
+
+
 def require(condition: bool, option: str, value: object, allowed: str) -> None:
     """Raise ValueError naming the option, its value and what is allowed, unless `condition` holds."""
     if not condition:
@@ -181,13 +187,19 @@ class Method:
                 add_scaled(layout, out, z(key), weight, out)
         return out
 
-    def rate(self, state: State) -> Value:
-        """The step size eta of the state's round."""
+    def rate(self, state: State, step: Step) -> Value:
+        """The step size eta of an agreed step."""
         return self.lr / (1 + self.lr_decay * state.round)
 
-    def move(self, state: State, dx: Point) -> None:
-        """Move x <- x - eta (dx + weight_decay x), in place, with momentum if any. Local steps and replay share it."""
-        eta = self.rate(state)
+    def move(self, state: State, dx: Point, step: Step) -> None:
+        """Move x <- x - eta (dx + weight_decay x), in place, with momentum if any. Local steps and replay share it.
+
+        Args:
+            state: x and momentum are changed in place.
+            dx: the direction of `step`.
+            step: the agreed scalars, for methods whose step size depends on them.
+        """
+        eta = self.rate(state, step)
         target = dx
         if self.momentum:
             target = state.buffers["momentum"]

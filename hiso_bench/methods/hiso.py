@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hiso_bench import keys
 from hiso_bench.directions import Warped
-from hiso_bench.methods.base import Method, Step, non_negative, require
+from hiso_bench.methods.base import Method, Step, non_negative, require, weight
 from hiso_bench.points import Layout, Point, Value, clone
 from hiso_bench.preconditioners import Control, Ema, HClients, HPerturbations, HStep, controlled
 from hiso_bench.state import State, Warp
@@ -59,8 +59,7 @@ class HiSo(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ema = torch.as_tensor(self.ema_new, dtype=torch.float64)
-        require(bool(((ema > 0) & (ema <= 1)).all()), "ema_new", self.ema_new, "0 < ema_new <= 1")
+        require(weight(self.ema_new), "ema_new", self.ema_new, "0 < ema_new <= 1")
         require(non_negative(self.eps), "eps", self.eps, "a finite number >= 0")
         require(0 < self.h0 < math.inf, "h0", self.h0, "a finite number > 0")
         require(0 <= self.clip_low <= self.clip_high, "clip_low", self.clip_low, f"0 <= clip_low <= clip_high = {self.clip_high}")

@@ -92,9 +92,9 @@ class SafeStep(Method):
         nc, mu = self.second_differences, self.curvature_mu
         return measure(loss, layout, x, z, directions, batches, self.mu, self.difference, buffer, nc, mu)
 
-    def rate(self, state: State) -> Value:
+    def rate(self, state: State, step: Step) -> Value:
         """Lr times the step that the statistics allow; 0 during the burn-in. Momentum b multiplies it by 1 - b."""
-        return super().rate(state) * (1 - self.momentum) * state.buffers["step"][0]
+        return super().rate(state, step) * (1 - self.momentum) * state.buffers["step"][0]
 
     def learn(self, state: State, steps: Sequence[Step], z: Warped, dx: Point) -> None:
         """Update gradient, statistics and step. Cost: a pass over z per direction, and one per second difference to model it."""

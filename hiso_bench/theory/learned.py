@@ -99,6 +99,90 @@ def width(P: int, ema_new: float) -> float:
     return float(np.sqrt(ema_new * (1 + 2 / P) / (2 * (1 - ema_new))))
 
 
+def jacobian(energy: ArrayLike, P: int) -> NDArray[np.float64]:
+    """The derivative of E dx_j^2 - h_j in h_k at the fixed point, shape (d, d).
+
+    Near the fixed point the mean of H moves by h+ - h* = (I + nu J) (h - h*). E dx_j^2 is of degree -2 in h, so J h* = -3 h* for
+    every gradient (Euler): the size of H settles at 3 nu a round. Ratios of coordinates settle at 2 nu where there is no
+    gradient, a little faster where there is.
+
+    Args:
+        energy: G_j, as in `fixed_point`.
+        P: directions.
+
+    Raises:
+        ValueError: as `fixed_point`.
+    """
+    energy = _energy(energy, P)
+    h = fixed_point(energy, P)
+    own, level = (1 + 1 / P) * energy, floor(energy, h, P) ** 2
+    return -np.outer(1 / h, energy / h**2) / P - np.diag(2 * own / h**3 + level / h**2 + 1)
+
+
+def multipliers(energy: ArrayLike, P: int, ema_new: float) -> NDArray[np.float64]:
+    """The eigenvalues of one round of the mean of H about its fixed point, 1 + nu eig J, ascending, shape (d,).
+
+    HiSo's own feedback, dx ~ 1/H, sets them: from 1 - 3 nu (the size of H, exactly) to 1 - 2 nu. So H settles two to three times
+    faster than a plain moving average, swings past its mark for nu > 1/3, and has no stable mean for nu > 2/3.
+
+    Raises:
+        ValueError: as `fixed_point`, or nu outside (0, 1).
+    """
+    _check_ema(ema_new)
+    return np.sort(1 + ema_new * np.linalg.eigvals(jacobian(energy, P)).real)
+
+
+def multipliers_undone(energy: ArrayLike, P: int, ema_new: float) -> NDArray[np.float64]:
+    """The same for the recursion on gradient units, v+ = (1 - nu) v + nu (h dx)^2 with h = sqrt(v) (RMSProp in the directions).
+
+    E (h_j dx_j)^2 = (1 + 1/P) G_j + (a/P) h_j is of degree 0 in h: the size of v settles at nu (exactly), as in any moving
+    average, and the feedback that is left only slows the ratios, down to nu/2. Ascending, shape (d,).
+
+    Raises:
+        ValueError: as `fixed_point`, nu outside (0, 1), or no convergence of the fixed point's iteration.
+    """
+    energy = _energy(energy, P)
+    _check_ema(ema_new)
+    h = np.full(len(energy), float(np.sqrt(energy.sum() / P)))
+    for _ in range(10_000):
+        new = np.sqrt((1 + 1 / P) * energy + np.sum(energy / h) / P * h)
+        if np.max(np.abs(new / h - 1)) < 1e-14:
+            break
+        h = new
+    else:
+        raise ValueError("the fixed point in gradient units did not converge")
+    a = np.sum(energy / h)
+    # d v_j+ / d v_k with d h = d v / (2 h).
+    J = (np.diag(np.full(len(h), a / P)) - np.outer(h, energy / h**2) / P) / (2 * h) - np.eye(len(h))
+    return np.sort(1 + ema_new * np.linalg.eigvals(J).real)
+
+
+def relaxation(h0: float, energy: float, P: int, ema_new: float, rounds: int) -> NDArray[np.float64]:
+    """The mean of H after 0 .. rounds rounds where no coordinate stands out: h+ = (1 - nu) h + nu (|g|^2/P) / h^2.
+
+    To first order in nu, h^3 goes to |g|^2/P as exp(-3 nu t). A gradient that grows by c with nu c^2 >> 1 overshoots: h jumps to
+    nu c^2 times what it was and then falls only as (1 - nu)^t, as it does while the gradient vanishes.
+
+    Args:
+        h0: H before.
+        energy: |g|^2 from the first round on, >= 0.
+        P: directions.
+        ema_new: nu, 0 < nu < 1.
+        rounds: how many.
+
+    Returns:
+        shape (rounds + 1,).
+
+    Raises:
+        ValueError: nu outside (0, 1).
+    """
+    _check_ema(ema_new)
+    out = [float(h0)]
+    for _ in range(rounds):
+        out.append((1 - ema_new) * out[-1] + ema_new * energy / P / out[-1] ** 2)
+    return np.array(out)
+
+
 def scatter(g: ArrayLike, P: int, ema_new: float) -> Scatter:
     """Mean and covariance of the learned h for a gradient that never moves, to first order in nu.
 
@@ -126,7 +210,7 @@ def scatter(g: ArrayLike, P: int, ema_new: float) -> Scatter:
     h = fixed_point(energy, P)
     level = floor(energy, h, P) ** 2  # A
     own = (1 + 1 / P) * energy
-    J = -np.outer(1 / h, energy / h**2) / P - np.diag(2 * own / h**3 + level / h**2 + 1)
+    J = jacobian(energy, P)
     S = linalg.solve_continuous_lyapunov(J, -_covariance_of_squares(g, h, P))
     sums = np.sum(energy * np.diag(S) / h**3) / (P * h) + S @ (energy / h**2) / (P * h**2)
     bend = sums + np.diag(S) * (3 * own / h**4 + level / h**3)

@@ -121,7 +121,7 @@ def test_move_changes_x_and_momentum_in_place_and_learn_everything_but_x(f):
     places, before = [leaf.data_ptr() for leaf in f.state.x], bits(f.state)
     agreed = steps(f, rows(f))
     for step in agreed:
-        f.method.move(f.state, f.method.direction(step, f.state.layout, z, out=dx))
+        f.method.move(f.state, f.method.direction(step, f.state.layout, z, out=dx), step)
     moved = bits(f.state)
     assert {part for part in moved if moved[part] != before[part]} == {"x", "momentum"}
     f.method.learn(f.state, agreed, z, dx)
@@ -165,7 +165,7 @@ def test_the_flag_says_whether_averaging_scalars_averages_end_points(name):
     def end(scalars):
         state, dx = f.state.copy(), tuple(torch.empty_like(leaf) for leaf in f.state.x)
         for step in steps(f, scalars):
-            f.method.move(state, f.method.direction(step, state.layout, warped(f), out=dx))
+            f.method.move(state, f.method.direction(step, state.layout, warped(f), out=dx), step)
         return state.x[0]
 
     together, alone = end(rows(f)), torch.stack([end(row[None]) for row in rows(f)]).mean(0)

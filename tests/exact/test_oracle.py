@@ -7,12 +7,13 @@ import torch
 
 from figures import oracle as picture
 from hiso_bench import records
+from hiso_bench.methods.exact_scalar import Projection
 from hiso_bench.testing import Quadratics, federation_over, gauss_product, smolyak, take_round
 from hiso_bench.theory import minibatch, moments, spectra
 from hiso_bench.theory.closed_form import Descent
 from hiso_bench.theory.projection import ProjectedDescent, factor_spread, projection_moments
 from synthetic import minibatches, oracle, whitening
-from synthetic.exact_scalar import Projection, concentrated, saved
+from synthetic.exact_scalar import concentrated, saved
 from synthetic.least_squares import LeastSquares
 
 S = spectra.power(12, 1.5)

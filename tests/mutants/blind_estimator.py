@@ -98,7 +98,7 @@ def _mean_of_leaf_means(leaves, axes):
     return torch.stack([flat(leaf.double(), axes).mean(-1) for leaf in leaves]).mean(0)
 
 
-def _move_with_decay_outside_momentum(self, state, dx):
+def _move_with_decay_outside_momentum(self, state, dx, step):
     eta = self.lr / (1 + self.lr_decay * state.round)
     if self.weight_decay:
         add_scaled(state.layout, state.x, state.x, -eta * self.weight_decay, state.x)

@@ -52,7 +52,7 @@ def _replay_learning_step_by_step(method, state, steps, directions, z=None, buff
         warped = Warped(directions, method.warp(state)) if z is None else z
         dx = state.layout.empty(directions.dtype, directions.device) if buffer is None else buffer
         for step in steps:
-            method.move(state, method.direction(step, state.layout, warped, out=dx))
+            method.move(state, method.direction(step, state.layout, warped, out=dx), step)
             # Harmless where H learns from each step; "first" and "last" have nothing left to choose from.
             method.learn(state, [step], warped, dx)
         if z is None:
@@ -74,7 +74,7 @@ def _local_with_one_batch_per_round(self, r, client, owner, z):
         if k < tau - 1:
             slopes, curvatures = result.scalars.tensor_split([self.method.perturbations], dim=1)
             step = Step((self._keys(r, k, owner),), slopes / self.method.perturbations, curvatures)
-            self.method.move(local, self.method.direction(step, local.layout, z, out=self._buffers[1]))
+            self.method.move(local, self.method.direction(step, local.layout, z, out=self._buffers[1]), step)
     return torch.stack(scalars), torch.stack(found).mean(0)
 
 

@@ -180,9 +180,9 @@ def _():
 
     move = Method.move
 
-    def early(self, state, dx):
+    def early(self, state, dx, step):
         state.round += 1
-        move(self, state, dx)
+        move(self, state, dx, step)
         state.round -= 1
 
     return patched(Method, "move", early)

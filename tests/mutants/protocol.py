@@ -119,7 +119,7 @@ def _():
             method.learn(state, steps, warped, dx)
             moved = Warped(directions, method.warp(state))
             for step in steps:
-                method.move(state, method.direction(step, state.layout, moved, out=dx))
+                method.move(state, method.direction(step, state.layout, moved, out=dx), step)
             if before is not None:
                 state.keep_where(active, before)
         state.round += 1

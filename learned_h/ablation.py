@@ -1,0 +1,300 @@
+"""What does HiSo's learned H contribute? Every arm of `arms` on problems with different room for a diagonal, equally tuned.
+
+Loss is told as excess = (f - f*)/(f_0 - f*). Each arm has one learning rate per problem: the one with the smallest mean log
+rounds to the targets on tuning keys, by `sweeps.choose_rates`, on one grid and budget for all arms of a problem. Results come
+from other keys, paired: replicate k of every arm draws the same directions (with twice the directions, the first P are they).
+
+    ablation_<group>.csv        problem, arm, lr, key, target, rounds (NaN: not within the budget), budget
+    ablation_<group>_ways.csv   problem, arm, key, forth, back, budget: rounds of the arm to DeComFL's last excess, and of DeComFL
+                                to the arm's
+    ablation_<group>_grid.csv   every rate that was tried
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hiso_bench import curvature, records
+from hiso_bench.experiments import Plan, Profile
+from hiso_bench.federation import Federation, FederationOptions
+from hiso_bench.points import Point
+from hiso_bench.problems import Problem
+from hiso_bench.sweeps import Arm, Cell, choose_rates
+from hiso_bench.theory.stability import max_stable_step
+from learned_h.arms import ADAPTIVE, HISO, KNOWN, LEAVES, PLAIN, build, quadratic_arms
+from synthetic.logistic import Logistic
+from synthetic.quadratic import Quadratic
+from synthetic.rare_tokens import RareTokens
+from vision.mlp import DigitsPerceptron
+
+VERSION = 1
+TUNING_KEY, RESULT_KEY = 104, 4
+KEYS = 12
+"""Replicates of the result key."""
+OCTAVES = 19
+THEORY = "decomfl-theory"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A problem of the ablation.
+
+    Attributes:
+        make: replicate shape -> problem, with one client and no gradient noise.
+        value: (problem, x) -> f(x), replicate-shaped.
+        least: f*, or a lower bound of it.
+        arms: what runs on it.
+        rounds: budget R of a run.
+        start: smallest learning rate of the first grid.
+        targets: excess, descending.
+        tuning_keys: replicates of the tuning key.
+        theory: DeComFL's largest mean-square stable step, where it is exact; NaN: it is not.
+    """
+
+    make: Callable[[tuple[int, ...]], Problem]
+    value: Callable[[Any, Point], Tensor]
+    least: float
+    arms: tuple[Arm, ...]
+    rounds: int
+    start: float
+    targets: tuple[float, ...] = (0.3, 0.1, 0.03)
+    tuning_keys: int = 3
+    theory: float = float("nan")
+
+    def gradient(self, problem: Problem, x: Point) -> Sequence[Tensor]:
+        """The gradient of f in every replicate."""
+        at = tuple(leaf.detach().clone().requires_grad_() for leaf in x)
+        return torch.autograd.grad(self.value(problem, at).sum(), at)
+
+
+def quadratic(rounds: int, d: int = 300, **options: Any) -> Case:
+    """A noise-free quadratic; the grid starts at 2^-10 of its stable step."""
+    make = functools.partial(_quadratic, d, options)
+    limit = max_stable_step(make(()).spectrum, 1.0, 5)
+    return Case(make, _loss, 0.0, quadratic_arms(rounds), rounds, limit * 2.0**-10, theory=limit)
+
+
+def _quadratic(d: int, options: dict[str, Any], replicates: tuple[int, ...]) -> Quadratic:
+    return Quadratic(d, clients=1, replicates=replicates, key=7, **options)
+
+
+def _loss(problem: Quadratic, x: Point) -> Tensor:
+    return problem.loss(x, None)
+
+
+@functools.cache
+def quadratics() -> dict[str, Case]:
+    """Axis-aligned spectra from a few large modes to many equal ones, and one turned away from the axes; logistic regression."""
+    four = {"block_sizes": (75,) * 4, "block_values": (1.0, 10.0, 100.0, 1000.0)}
+    data = functools.partial(Logistic, 100, clients=1, examples=512)
+    logistic = data()
+    x, limit = logistic.minimiser, max_stable_step(np.linalg.eigvalsh(logistic.hessian(np.zeros(100))), 1.0, 5)
+    return {
+        "i^-1": quadratic(800, parameter=1.0),
+        "i^-1.5": quadratic(1600, parameter=1.5),
+        "i^-2": quadratic(600, parameter=2.0),
+        "10 spikes": quadratic(1300, spectrum_family="spiked", parameter=1000.0),
+        "log-normal": quadratic(700, spectrum_family="lognormal", parameter=1.0),
+        "4 blocks": quadratic(600, spectrum_family="blocks", **four),
+        "i^-1.5 rotated": quadratic(900, 150, parameter=1.5, angle=float("inf")),
+        "logistic": Case(
+            lambda replicates: data(replicates=replicates),
+            _on_all_data,
+            logistic.value(x),
+            quadratic_arms(600),
+            600,
+            limit * 2.0**-10,
+        ),
+    }
+
+
+def _on_all_data(problem: Logistic, x: Point) -> Tensor:
+    return problem.loss(x, torch.from_numpy(problem.signed[0]))
+
+
+@functools.cache
+def networks() -> dict[str, Case]:
+    """Small smooth networks: digits, the same with features of different scales, and tokens of different frequencies."""
+    arms = (*PLAIN, *HISO, *LEAVES, *ADAPTIVE, *KNOWN)
+
+    def case(make: Callable[..., Any], rounds: int, start: float, targets: tuple[float, ...], least: float = 0.0) -> Case:
+        return Case(lambda shape: make(replicates=shape), _objective, least, arms, rounds, start, targets, tuning_keys=2)
+
+    digits = functools.partial(DigitsPerceptron, examples=256)
+    tokens = functools.partial(RareTokens, vocabulary=32, width=6)
+    return {
+        "digits MLP": case(digits, 400, 2.0**-11, (0.3, 0.1, 0.05)),
+        "digits MLP, scaled features": case(functools.partial(digits, feature_scale=1.5), 600, 2.0**-13, (0.7, 0.5, 0.35)),
+        "rare tokens": case(tokens, 500, 2.0**-9, (0.3, 0.1, 0.05), tokens().entropy),
+    }
+
+
+def _objective(problem: Any, x: Point) -> Tensor:
+    return problem.objective(x)
+
+
+@functools.cache
+def oracle(case: Case) -> Point:
+    """The Hessian's diagonal where it is a constant or known at the minimum; else the Gauss-Newton matrix's at the start."""
+    problem: Any = case.make(())
+    if hasattr(problem, "oracle_h"):
+        return problem.oracle_h()
+    x = curvature.double(problem.initial())
+    inputs = problem.everything.inputs
+    inputs = None if inputs is None else inputs.double()
+    found = curvature.gauss_newton_diagonal(lambda at: problem.loss.logits(at, inputs), x, problem.everything.weights.sum(-1))
+    return curvature.unflatten(found, problem.layout)
+
+
+class Passage(NamedTuple):
+    """Runs of one arm, per replicate."""
+
+    excess: NDArray[np.float64]
+    """The smallest excess so far, (rounds + 1, *replicates); NaN from where a replicate diverged."""
+
+    def rounds(self, target: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """First rounds at or below a target (which broadcasts to the replicates); NaN if never."""
+        hit = self.excess <= target
+        return np.where(hit.any(0), hit.argmax(0), np.nan)
+
+
+def run(
+    case: Case, arm: Arm, lr: float | Tensor, replicates: tuple[int, ...], key: int, rounds: int, stop: bool = True
+) -> Passage:
+    """Run one arm with all its rates and keys in one call; with `stop`, until every replicate has the last target or diverged."""
+    problem = case.make(replicates)
+    method = build(arm, lr, problem, functools.partial(case.gradient, problem), oracle(case))
+    options = FederationOptions(wire="float64", key=key, on_divergence="freeze")
+    federation = Federation(problem, method, options)
+    first = case.value(problem, federation.state.x)
+    found = []
+    for r in range(rounds + 1):
+        now = (case.value(problem, federation.state.x) - case.least) / (first - case.least)
+        # A loss that is not finite or a thousand times the first is no run that a user would have kept.
+        lost = ~federation.alive | ~(now < 1e3)
+        now = now.where(~lost, torch.nan)
+        found.append(torch.fmin(now, found[-1]).where(~lost, torch.nan) if found else now)
+        if r == rounds or bool(lost.all()) or (stop and bool((lost | (found[-1] <= case.targets[-1])).all())):
+            break
+        federation.round()
+    return Passage(torch.stack(found).numpy())
+
+
+def score(case: Case, passage: Passage, rounds: int) -> NDArray[np.float64]:
+    """Minus the mean log rounds to the targets, per replicate; a target out of reach counts the budget times what is missing."""
+    last = passage.excess[-1]
+    missing = np.log(rounds) + np.log(np.maximum(last, 1e-300)[..., None] / case.targets)
+    logs = [np.log(np.maximum(passage.rounds(target), 1)) for target in case.targets]
+    logs = np.where(np.isnan(logs), np.moveaxis(missing, -1, 0), logs)
+    return np.where(np.isnan(last), -np.inf, -np.mean(logs, axis=0))
+
+
+def tune(case: Case, arms: Sequence[Arm]) -> pd.DataFrame:
+    """Choose the rates of arms, all rates that one step of the rule asks for in one call per arm; see `sweeps.choose_rates`."""
+
+    def evaluate(cells: Sequence[Cell]) -> pd.Series:
+        keys, out = case.tuning_keys, []
+        for arm in dict.fromkeys(cell.arm.name for cell in cells):
+            mine = [cell for cell in cells if cell.arm.name == arm]
+            rates = torch.tensor([[cell.lr] for cell in mine], dtype=torch.float64)
+            found = run(case, mine[0].arm, rates, (len(mine), keys), TUNING_KEY, mine[0].rounds)
+            out += score(case, found, mine[0].rounds).mean(-1).tolist()
+        return pd.Series(out, dtype=float)
+
+    # The replicates of a call are its keys: one call is one cell per rate.
+    return choose_rates(evaluate, arms, [TUNING_KEY], case.rounds, case.start, OCTAVES, survivors=4)
+
+
+def compare(case: Case, rates: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every arm at its rate on the result key: rounds to the targets, and both ways between each arm and DeComFL."""
+    arms = list(case.arms)
+    if np.isfinite(case.theory):
+        arms.append(Arm(THEORY, "decomfl"))
+        rates = rates | {THEORY: case.theory / 2}
+    runs = {arm.name: run(case, arm, rates[arm.name], (KEYS,), RESULT_KEY, case.rounds, stop=False) for arm in arms}
+    rows, ways, plain = [], [], runs["decomfl"]
+    for name, found in runs.items():
+        for target in case.targets:
+            rows += [(name, rates[name], k, target, r, case.rounds) for k, r in enumerate(found.rounds(target))]
+        forth, back = found.rounds(plain.excess[-1]), plain.rounds(found.excess[-1])
+        ways += [(name, k, f, b, case.rounds) for k, (f, b) in enumerate(zip(forth, back, strict=True))]
+    return (
+        pd.DataFrame(rows, columns=["arm", "lr", "key", "target", "rounds", "budget"]),
+        pd.DataFrame(ways, columns=["arm", "key", "forth", "back", "budget"]),
+    )
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A group of problems as an `experiments.Experiment`. Tuning keeps each problem's grid as soon as it is done."""
+
+    name: str
+    cases: Callable[[], dict[str, Case]]
+    profile: Profile = "standard"
+
+    def plan(self) -> Plan:
+        """Per arm and problem a quarter of the rounds for the grid, about ten rates to the end, and the result."""
+        seconds = 0.0
+        for case in self.cases().values():
+            started = time.monotonic()
+            run(case, case.arms[0], case.start, (KEYS,), RESULT_KEY, 10, stop=False)
+            seconds += (time.monotonic() - started) / 10 * case.rounds
+        arms = sum(len(case.arms) for case in self.cases().values())
+        return Plan(arms, 3.0 * arms, seconds / len(self.cases()))
+
+    def _grid(self, problem: str, case: Case, work: Path) -> pd.DataFrame:
+        config = _about(case) | {"problem": problem, "tuning_key": TUNING_KEY}
+        kept = work / self.name / f"{records.config_hash(config)}.csv"
+        if not records.current(kept, config, VERSION):
+            records.write(tune(case, case.arms), kept, config, VERSION)
+        return records.read(kept)[0].assign(problem=problem)
+
+    def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
+        """Choose every arm's rate on every problem; write <name>_grid.csv."""
+        grid = pd.concat([self._grid(name, case, work) for name, case in self.cases().items()], ignore_index=True)
+        records.write(grid, results / f"{self.name}_grid.csv", self._config(), VERSION)
+        return grid
+
+    def compare(self, grids: Path, results: Path, work: Path, jobs: int) -> None:
+        """Run every arm at its recorded rate on the result keys."""
+        grid, _ = records.read(grids / f"{self.name}_grid.csv")
+        won = grid[grid["winner"]]
+        config = self._config() | {
+            "rates": {f"{p}: {a}": lr for p, a, lr in zip(won["problem"], won["arm"], won["lr"], strict=True)}
+        }
+        target = results / f"{self.name}.csv"
+        if records.current(target, config, VERSION):
+            return
+        parts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+        for name, case in self.cases().items():
+            own = won[won["problem"] == name]
+            found = compare(case, dict(zip(own["arm"], own["lr"], strict=True)))
+            parts.append((found[0].assign(problem=name), found[1].assign(problem=name)))
+        records.write(pd.concat([b for _, b in parts]), results / f"{self.name}_ways.csv", config, VERSION)
+        records.write(pd.concat([a for a, _ in parts]), target, config, VERSION)
+
+    def _config(self) -> dict[str, Any]:
+        about = {name: _about(case) for name, case in self.cases().items()}
+        return {"problems": about, "tuning_key": TUNING_KEY, "result_key": RESULT_KEY, "keys": KEYS}
+
+
+def _about(case: Case) -> dict[str, Any]:
+    arms = {arm.name: dict(arm.options) for arm in case.arms}
+    problem = case.make(()).describe()
+    settings = {"rounds": case.rounds, "start": case.start, "targets": list(case.targets), "tuning_keys": case.tuning_keys}
+    return {"problem": problem, "arms": arms, "octaves": OCTAVES} | settings
+
+
+QUADRATICS = Ablation("ablation_quadratics", quadratics)
+NETWORKS = Ablation("ablation_networks", networks)
