@@ -67,6 +67,8 @@ EXPERIMENTS: dict[str, str] = {
     "rates": "synthetic.rate_points:RATES",
     "stability": "synthetic.stability_map:STABILITY",
     "theorem1": "synthetic.theorem1:THEOREM1",
+    "stage": "learned_h.stage:STAGE",
+    "stage_networks": "learned_h.stage:NETWORKS",
     "fig5_digits": "vision.fig5:DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
