@@ -69,6 +69,7 @@ EXPERIMENTS: dict[str, str] = {
     "theorem1": "synthetic.theorem1:THEOREM1",
     "stage": "learned_h.stage:STAGE",
     "stage_networks": "learned_h.stage:NETWORKS",
+    "along": "learned_h.along:ALONG",
     "fig5_digits": "vision.fig5:DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",

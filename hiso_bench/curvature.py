@@ -127,10 +127,15 @@ class Curvature:
         return self.hessian.diagonal()
 
     @functools.cached_property
-    def absolute_diagonal(self) -> Tensor:
-        """Diag |Sigma|, where |Sigma| has the absolute eigenvalues (HiSo's footnote 3 for losses that are not convex)."""
+    def absolute(self) -> Tensor:
+        """|Sigma|, (d, d), which has the absolute eigenvalues (HiSo's footnote 3 for losses that are not convex)."""
         values, vectors = self.eigen
-        return vectors.square() @ values.abs()
+        return (vectors * values.abs()) @ vectors.T
+
+    @property
+    def absolute_diagonal(self) -> Tensor:
+        """Diag |Sigma|, (d,)."""
+        return self.absolute.diagonal()
 
 
 def gauss_newton_diagonal(logits: Callable[[Point], Tensor], x: Point, weights: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The oracle gap of a subject: what a known H buys there, every arm tuned alike.
 
-Quadratics have exact theory (`synthetic.oracle`): rounds of DeComFL at its best constant step over those of the best diag Sigma + eps.
-Elsewhere the arms run through the core: every arm's rate is chosen by `sweeps.choose_rates` on tuning keys from one grid, and
-compared on other keys. A key decides images or source, initial point and directions. Every oracle H is scaled to the zeta of
-H = I, so that one grid of rates suits all arms.
+Quadratics have exact theory (`synthetic.oracle`): rounds of DeComFL at its best constant step over those of the best
+diag Sigma + eps. Elsewhere the arms run through the core: every arm's rate is chosen by `sweeps.choose_rates` on a tuning key
+from one grid, and compared on other keys. A key decides images or source, initial point and directions. Every oracle H is
+scaled to the zeta of H = I, so that one grid of rates suits all arms.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from learned_h.points import Place
 from synthetic import oracle
 
 P = 5
-ROUNDS, EVERY = 400, 5
-TUNING, KEYS = (101, 102), tuple(range(1, 9))
-START, OCTAVES = 2.0**-8, 11
+ROUNDS, EVERY = 200, 5
+TUNING, KEYS = (101,), tuple(range(1, 7))
+START, OCTAVES, SURVIVORS = 2.0**-7, 11, 3
 RIDGE = 0.1
 """The eps of every oracle, in units of the mean of its diagonal."""
 ARMS = (
@@ -52,21 +52,26 @@ def oracle_h(name: str, key: int, kind: str) -> NDArray[np.float64]:
     Args:
         name: of the subject.
         key: of the problem.
-        kind: "hessian", "gauss-newton" or "layer" (a constant per leaf), at the initial point; "gauss-newton later" after descent.
+        kind: "hessian", "gauss-newton" or "layer" (a constant per leaf), all at the initial point; "gauss-newton later" is the
+            second one after descent.
     """
+    curvature = _diagonal(name, key, kind.endswith("later"), False)
+    diagonal = _diagonal(name, key, False, True) if kind == "hessian" else curvature
+    if kind == "layer":
+        sizes = subjects.layer_sizes(subjects.subject(name).build(key=key))
+        parts = np.split(diagonal, np.cumsum(sizes)[:-1])
+        diagonal = np.concatenate([np.full(len(part), part.mean()) for part in parts])
+    h = diagonal + RIDGE * diagonal.mean()
+    return h * float(np.sum(curvature / h) / np.sum(curvature))
+
+
+@functools.cache
+def _diagonal(name: str, key: int, later: bool, hessian: bool) -> NDArray[np.float64]:
     of = subjects.subject(name)
     problem = of.build(key=key)
     x = subjects.start(problem)
-    if kind.endswith("later"):
-        x = subjects.later(problem, x, of.minimum(problem))
-    place = Place(problem, x)
-    diagonal = place.absolute if kind == "hessian" else place.gauss_newton
-    if kind == "layer":
-        parts = np.split(diagonal, np.cumsum(place.sizes)[:-1])
-        diagonal = np.concatenate([np.full(len(part), part.mean()) for part in parts])
-    h = diagonal + RIDGE * diagonal.mean()
-    curvature = place.gauss_newton
-    return h * float(np.sum(curvature / h) / np.sum(curvature))
+    place = Place(problem, subjects.later(problem, x, of.minimum(problem)) if later else x)
+    return place.absolute if hessian else place.gauss_newton
 
 
 def losses(name: str, arm: Arm, rates: Sequence[float], key: int, rounds: int) -> NDArray[np.float64]:
@@ -106,7 +111,7 @@ def tune(name: str, rounds: int = ROUNDS, tuning: Sequence[int] = TUNING) -> pd.
             scores |= {_id(cell): value for cell, value in zip(group, score, strict=True)}
         return pd.Series([scores[_id(cell)] for cell in cells])
 
-    return choose_rates(evaluate, ARMS, tuning, rounds, START, OCTAVES)
+    return choose_rates(evaluate, ARMS, tuning, rounds, START, OCTAVES, SURVIVORS)
 
 
 def _id(cell: Cell) -> tuple:

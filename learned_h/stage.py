@@ -61,7 +61,7 @@ class Stage:
         gap.losses(self.run[0], gap.ARMS[0], [gap.START], gap.KEYS[0], gap.EVERY)
         seconds = (time.monotonic() - started) / gap.EVERY * gap.ROUNDS
         arms = len(gap.ARMS) * len(self.run)
-        return Plan(arms * len(gap.KEYS), arms * len(gap.TUNING) * (gap.OCTAVES / 4 + 5 + 2), seconds)
+        return Plan(arms * len(gap.KEYS), arms * len(gap.TUNING) * (gap.OCTAVES / 4 + gap.SURVIVORS + 3), seconds)
 
     def tune(self, results: Path, work: Path, jobs: int) -> None:
         """Choose every arm's rate on every subject whose gap is run, and write its grid."""
@@ -104,7 +104,13 @@ def _config() -> dict[str, Any]:
 
 
 def _tuning(name: str) -> dict[str, Any]:
-    return _config() | {"subject": name, "tuning_keys": gap.TUNING, "start": gap.START, "octaves": gap.OCTAVES}
+    return _config() | {
+        "subject": name,
+        "tuning_keys": gap.TUNING,
+        "start": gap.START,
+        "octaves": gap.OCTAVES,
+        "survivors": gap.SURVIVORS,
+    }
 
 
 def _kept(make: Any, work: Path, kind: str, name: str, of: Any) -> pd.DataFrame:
