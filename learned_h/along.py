@@ -38,9 +38,9 @@ def compare(place: Place, run: Learned, P: int, key: int) -> dict[str, float]:
     """H, its null and the point they stand at: the quantities of the table, by name.
 
     "log hessian" and the like are correlations of H with a target, "null log hessian" the null's. "share ..." is the variance of
-    log H between and within layers, of H, its null and the fixed point of the gradient. "zeta ..." is zeta mean(h) over tr |Sigma|
-    and "bound ..." beta_u^2 zeta / beta_l over h tr |Sigma| of the mean h; both are 1 for an H that is one number. "gain ..." is the
-    decrease that the next round gives at its best step, over that of H = I. "loss" is f.
+    log H between and within layers, of H, its null and the fixed point of the gradient. "zeta ..." is zeta mean(h) and "bound
+    ..." beta_u^2 zeta / beta_l, both over tr |Sigma|: 1 for an H that is one number. "gain ..." is the decrease that the next
+    round gives at its best step, over that of H = I. "loss" is f.
     """
     targets = {
         "hessian": np.maximum(place.diagonal, 0.0), "absolute": place.absolute, "gauss_newton": place.gauss_newton,

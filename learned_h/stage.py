@@ -104,13 +104,8 @@ def _config() -> dict[str, Any]:
 
 
 def _tuning(name: str) -> dict[str, Any]:
-    return _config() | {
-        "subject": name,
-        "tuning_keys": gap.TUNING,
-        "start": gap.START,
-        "octaves": gap.OCTAVES,
-        "survivors": gap.SURVIVORS,
-    }
+    grid = {"tuning_keys": gap.TUNING, "start": gap.START, "octaves": gap.OCTAVES, "survivors": gap.SURVIVORS}
+    return _config() | {"subject": name} | grid
 
 
 def _kept(make: Any, work: Path, kind: str, name: str, of: Any) -> pd.DataFrame:

@@ -133,8 +133,8 @@ def around(problem: Any, x: Point) -> Curvature:
 def later(problem: Any, x: Point, minimum: float = 0.0, fraction: float = LATER, limit: int = 3000) -> Point:
     """The first point of gradient descent whose loss has no more than a fraction of the initial excess left.
 
-    The step halves until the loss falls by a tenth of what the slope promises (Armijo), and doubles after every step. Where
-    a thousandth of a step's decrease would be rounding, or after `limit` steps, the point reached is taken.
+    The step halves until the loss falls by a tenth of what the slope promises (Armijo) and by no more than a fifth of the excess,
+    so that the point is near its fraction; it doubles after every step. After `limit` steps the point reached is taken.
     """
     f = differentiable(problem.loss, problem.batch(np.array(0), 0, 0))
     x = tuple(leaf.detach().clone() for leaf in x)
@@ -151,7 +151,7 @@ def later(problem: Any, x: Point, minimum: float = 0.0, fraction: float = LATER,
         with torch.no_grad():
             while step > 1e-12:
                 moved = tuple(a - step * b for a, b in zip(x, g, strict=True))
-                if float(f(moved)) <= now - 0.1 * step * slope:
+                if now - 0.2 * (now - minimum) <= float(f(moved)) <= now - 0.1 * step * slope:
                     break
                 step /= 2
         x, step = moved, 2 * step
