@@ -109,6 +109,11 @@ FIGURES: dict[str, FigureEntry] = {
     "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
     "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
     "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
+    "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
+    "stage_networks": FigureEntry(
+        "figures.curvature:draw_networks", "stage_networks", ("stage_networks_points", "stage_networks_gap")
+    ),
+    "along": FigureEntry("figures.curvature:draw_along", "along", ("along", "along_still", "along_exact")),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),

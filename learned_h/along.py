@@ -27,6 +27,8 @@ from synthetic.learned import Learned, follow
 
 VERSION = 1
 ROUNDS = (20, 60, 200)
+RIDGE = 0.1
+"""The eps of the oracles, in units of the mean of the diagonal."""
 KEYS = (11, 12, 13, 14, 15)
 BUDGETS = {name: (5,) for name in gap.RUN} | {"digits MLP": (5, 80)}
 """P of each subject."""
@@ -57,7 +59,7 @@ def compare(place: Place, run: Learned, P: int, key: int) -> dict[str, float]:
         out |= {f"share between {name}": shares.between, f"share within {name}": shares.within}
     out["noise"] = learned.width(P, EMA) ** 2
     shuffled = keys.rng(keys.derive(key, "shuffle")).permutation(run.h)
-    ridge = gap.RIDGE * place.gauss_newton.mean()
+    ridge = RIDGE * place.gauss_newton.mean()
     kinds = {"learned": run.h, "null": run.null, "shuffled": shuffled, "scalar": np.full_like(run.h, run.h.mean())}
     kinds |= {"fixed point": fixed, "oracle": place.gauss_newton + ridge, "oracle root": np.sqrt(place.gauss_newton + ridge)}
     total, whole = place.absolute.sum(), place.curvature.absolute.numpy()
@@ -116,7 +118,7 @@ class Along:
         """Write along (means over keys), along_still (runs whose point stands still) and along_exact (their theory)."""
         rates = {name: comparison.rates(gap.grid_path(grids, name))["hiso"] for name in BUDGETS}
         config: dict[str, Any] = {
-            "rounds": ROUNDS, "keys": KEYS, "P": BUDGETS, "rates": rates, "ema_new": EMA, "ridge": gap.RIDGE,
+            "rounds": ROUNDS, "keys": KEYS, "P": BUDGETS, "rates": rates, "ema_new": EMA, "ridge": RIDGE,
             "images": subjects.IMAGES, "still": [list(of) for of in still.SETTINGS], "dimensions": still.DIMENSIONS,
             "exact": {str(d): several for d, several in still.EXACT.items()}, "key": still.KEY,
         }  # fmt: skip
@@ -133,7 +135,7 @@ class Along:
 
 
 def _kept(work: Path, name: str, P: int, rate: float, key: int) -> pd.DataFrame:
-    config = {"subject": name, "P": P, "rate": rate, "key": key, "rounds": ROUNDS, "images": subjects.IMAGES, "ridge": gap.RIDGE}
+    config = {"subject": name, "P": P, "rate": rate, "key": key, "rounds": ROUNDS, "images": subjects.IMAGES, "ridge": RIDGE}
     path = work / f"along_{records.config_hash(config)}.csv"
     if not records.current(path, config, VERSION):
         records.write(one(name, P, rate, key), path, config, VERSION)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiso_bench import comparison, records
+from hiso_bench import records
 from hiso_bench.experiments import Plan, Profile
 from learned_h import gap, points, subjects
 
@@ -73,7 +73,7 @@ class Stage:
     def compare(self, grids: Path, results: Path, work: Path, jobs: int) -> None:
         """Write <name>_points (long format) and <name>_gap (subject, arm, speed-up with its 99.9 % interval)."""
         here = [name for name in self.measured if subjects.subject(name).available()]
-        rates = {name: comparison.rates(gap.grid_path(grids, name)) for name in self.run}
+        rates = {name: gap.pick(records.read(gap.grid_path(grids, name))[0]) for name in self.run}
         config = _config() | {"subjects": here, "keys": self.keys, "rates": rates}
         target = results / f"{self.name}_gap.csv"
         if records.current(target, config, VERSION):
@@ -91,13 +91,13 @@ class Stage:
         records.write(pd.concat(parts, ignore_index=True), target, config, VERSION)
 
 
-def _results(name: str, rates: dict[str, float]) -> pd.DataFrame:
+def _results(name: str, rates: dict[str, tuple[str, float]]) -> pd.DataFrame:
     return gap.results(name, rates)
 
 
 def _config() -> dict[str, Any]:
     return {
-        "P": gap.P, "rounds": gap.ROUNDS, "every": gap.EVERY, "arms": [asdict(arm) for arm in gap.ARMS], "ridge": gap.RIDGE,
+        "P": gap.P, "rounds": gap.ROUNDS, "every": gap.EVERY, "arms": [asdict(arm) for arm in gap.ARMS], "ridges": gap.RIDGES,
         "images": subjects.IMAGES, "later": subjects.LATER, "budgets": points.BUDGETS, "ema_new": points.EMA,
         "probes": points.PROBES, "steps": points.STEPS, "result_keys": gap.KEYS, "version": VERSION,
     }  # fmt: skip
