@@ -101,7 +101,7 @@ def tune(name: str, rounds: int = ROUNDS, tuning: Sequence[int] = TUNING) -> pd.
     """The grid of a subject: arm, lr, rounds, score (minus the mean log excess over the last fifth), winner."""
 
     def evaluate(cells: Sequence[Cell]) -> pd.Series:
-        scores: dict[Cell, float] = {}
+        scores: dict[tuple[str, float, int, int], float] = {}
         groups: dict[tuple[str, int, int], list[Cell]] = {}
         for cell in cells:
             groups.setdefault((cell.arm.name, cell.key, cell.rounds), []).append(cell)
@@ -127,7 +127,7 @@ def pick(grid: pd.DataFrame) -> dict[str, tuple[str, float]]:
     return chosen
 
 
-def _id(cell: Cell) -> tuple:
+def _id(cell: Cell) -> tuple[str, float, int, int]:
     return cell.arm.name, cell.lr, cell.key, cell.rounds
 
 
@@ -151,8 +151,9 @@ def speed_ups(table: pd.DataFrame) -> pd.DataFrame:
     wide = table.pivot(index=["arm", "key"], columns="round", values="excess")
     rounds = wide.columns.to_numpy(float)
     rows = []
-    for (arm, key), own in wide.iterrows():
-        mine, plain = own.to_numpy(float), wide.loc[("decomfl", key)].to_numpy(float)
+    curves = dict(zip(wide.index, wide.to_numpy(float), strict=True))
+    for (arm, key), mine in curves.items():
+        plain = curves["decomfl", key]
         if not np.isfinite(mine[-1]):
             rows.append((arm, key, 0.0, -np.inf))
             continue
