@@ -52,6 +52,8 @@ PROBLEMS: dict[str, Entry] = {
     "digits": Entry(_IMAGES, {"dataset": "digits"}, {"sampled": 8}, "fig5_digits_grid"),
     "mnist": Entry(_IMAGES, {"dataset": "mnist"}, {"sampled": 8}, "fig5_mnist_grid"),
     "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
+    "digits-mlp": Entry("vision.mlp:DigitsPerceptron", {}, {"sampled": 8}, "digits_mlp_grid"),
+    "rare-tokens": Entry("synthetic.rare_tokens:RareTokens", {}, {"sampled": 2}, "rare_tokens_grid"),
     "lm": Entry("llm.problem:LanguageProblem", {}, {"sampled": 2}, "llm_{model}_{task}_grid", "llm.checkpoint:rebuild"),
     "minilm": Entry("llm.encoder_problem:EncoderProblem", {}, {"sampled": 2}, "llm_minilm_{task}_grid", "llm.encoder:base_of"),
 }
@@ -66,6 +68,9 @@ EXPERIMENTS: dict[str, str] = {
     "rates": "synthetic.rate_points:RATES",
     "stability": "synthetic.stability_map:STABILITY",
     "theorem1": "synthetic.theorem1:THEOREM1",
+    "stage": "learned_h.stage:STAGE",
+    "stage_networks": "learned_h.stage:NETWORKS",
+    "along": "learned_h.along:ALONG",
     "fig5_digits": "vision.fig5:DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
@@ -106,6 +111,11 @@ FIGURES: dict[str, FigureEntry] = {
     "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
     "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
     "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
+    "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
+    "stage_networks": FigureEntry(
+        "figures.curvature:draw_networks", "stage_networks", ("stage_networks_points", "stage_networks_gap")
+    ),
+    "along": FigureEntry("figures.curvature:draw_along", "along", ("along", "along_still", "along_exact")),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),

@@ -106,6 +106,10 @@ class ModuleLoss(Loss):
             ]
             return torch.stack(values).reshape(shape)
 
+    def differentiable(self, x: Point, batch: Batch) -> Tensor:
+        """The mean loss at a point without replicate axes, with a graph that autograd can follow: for curvature, not for runs."""
+        return self._examples(x, batch).mean()
+
     def each(self, x: Point, batches: Sequence[Batch]) -> Tensor:
         """Losses of several clients at one point; `clients` and `vmap` evaluate them together.
 
