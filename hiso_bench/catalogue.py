@@ -72,6 +72,7 @@ EXPERIMENTS: dict[str, str] = {
     "stage_networks": "learned_h.stage:NETWORKS",
     "along": "learned_h.along:ALONG",
     "fig5_digits": "vision.fig5:DIGITS",
+    "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
     "llm_toy_sst2": "llm.compare:TOY_SST2",
