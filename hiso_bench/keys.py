@@ -38,3 +38,16 @@ def derive(root: int, name: str, **axes: int) -> int:
 def rng(key: int) -> np.random.Generator:
     """Return a NumPy generator (Philox) that is a function of `key` alone."""
     return np.random.Generator(np.random.Philox(key=key))
+
+
+def batch_rng(key: int, client: np.ndarray, round_: int, step: int) -> np.random.Generator:
+    """The generator of a batch: one stream per (slot of clients, round, step); replicates differ by their place in it.
+
+    Args:
+        key: of the problem.
+        client: integers of the replicate shape: which client each replicate has in this slot.
+        round_: of the run.
+        step: local step.
+    """
+    owner = int(client) if client.ndim == 0 else int.from_bytes(client.astype("<u4").tobytes()[:7], "little")
+    return rng(derive(key, "batch", client=owner, round=round_, step=step))

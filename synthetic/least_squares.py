@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiso_bench import keys
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.methods.base import require
 from hiso_bench.points import Layout, Point
-from synthetic.quadratic import batch_rng
 
 
 class SquaredLoss(Loss):
@@ -71,7 +71,7 @@ class LeastSquares:
 
     def batch(self, client: np.ndarray, round_: int, step: int) -> Batch:
         """B fresh examples for every replicate."""
-        draw = batch_rng(self.key, client, round_, step)
+        draw = keys.batch_rng(self.key, client, round_, step)
         shape = (*self.layout.replicate_shape, self.examples)
         features = torch.from_numpy(draw.standard_normal((*shape, self.layout.dimension))).mul_(self._scale)
         return features, torch.from_numpy(self.label**0.5 * draw.standard_normal(shape))

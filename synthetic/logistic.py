@@ -21,7 +21,6 @@ from hiso_bench.losses import Batch, Loss
 from hiso_bench.methods.base import require
 from hiso_bench.points import Layout, Point
 from hiso_bench.theory import spectra
-from synthetic.quadratic import batch_rng
 
 
 class LogisticLoss(Loss):
@@ -149,7 +148,7 @@ class Logistic:
         who = torch.as_tensor(client)
         if not self.batch_size:
             return self._signed[who]
-        draw = batch_rng(self.key, client, round_, step)
+        draw = keys.batch_rng(self.key, client, round_, step)
         order = draw.random((*self.layout.replicate_shape, self.signed.shape[1])).argsort(-1)
         return self._signed[who.unsqueeze(-1), torch.from_numpy(order[..., : self.batch_size])]
 

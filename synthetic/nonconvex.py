@@ -27,7 +27,7 @@ from hiso_bench.losses import Batch, Loss
 from hiso_bench.methods.base import require
 from hiso_bench.points import Layout, Point
 from hiso_bench.theory import spectra
-from synthetic.quadratic import Scale, batch_rng, linear_terms
+from synthetic.quadratic import Scale, linear_terms
 
 _A, _W = 2.0, 4.0
 
@@ -207,7 +207,7 @@ class NonConvex:
         part = self.client_part(client)
         if not self.noise:
             return part
-        draw = batch_rng(self.key, client, round_, step).standard_normal(self.layout.shape(0))
+        draw = keys.batch_rng(self.key, client, round_, step).standard_normal(self.layout.shape(0))
         return part._replace(linear=part.linear + torch.from_numpy(self.noise * (self.spectrum > 0) * draw))
 
     def evaluate(self, x: Point) -> dict[str, float]:

@@ -190,7 +190,7 @@ class Quadratic:
         if self.shifts is not None:
             linear += self.shifts[torch.as_tensor(client)]
         if self.noise:
-            normal = torch.from_numpy(batch_rng(self.key, client, round_, step).standard_normal(self.layout.shape(0)))
+            normal = torch.from_numpy(keys.batch_rng(self.key, client, round_, step).standard_normal(self.layout.shape(0)))
             if self._deviations is None:
                 linear += self.noise * normal
             else:
@@ -210,12 +210,6 @@ class Quadratic:
     def describe(self) -> dict[str, Any]:
         """The options; those that came after the first recorded results only where they differ from their defaults."""
         return dict(self._options)
-
-
-def batch_rng(key: int, client: np.ndarray, round_: int, step: int) -> np.random.Generator:
-    """The generator of a batch: one stream per (slot of clients, round, step); replicates differ by their place in it."""
-    owner = int(client) if client.ndim == 0 else int.from_bytes(client.astype("<u4").tobytes()[:7], "little")
-    return keys.rng(keys.derive(key, "batch", client=owner, round=round_, step=step))
 
 
 def rotation(d: int, angle: float, key: int) -> Tensor | None:

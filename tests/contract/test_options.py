@@ -13,10 +13,13 @@ from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.messages import Wire
 from hiso_bench.methods import base, build, hiso
 from hiso_bench.training import Schedule
-from synthetic import logistic, nonconvex, quadratic
+from synthetic import logistic, nonconvex, quadratic, rare_tokens
 from synthetic.logistic import Logistic
 from synthetic.nonconvex import NonConvex
 from synthetic.quadratic import Quadratic
+from synthetic.rare_tokens import RareTokens
+from vision import mlp
+from vision.mlp import DigitsPerceptron
 
 INF, NAN = float("inf"), float("nan")
 
@@ -108,6 +111,19 @@ TABLE = [
     (nonconvex, NonConvex, "hessian_spread", (-0.1, NAN), ">= 0"),
     (nonconvex, NonConvex, "centres", (-0.1, NAN), ">= 0"),
     (nonconvex, NonConvex, "padding", (-1, 100), ">= 0 and < dimension = 100"),
+    (rare_tokens, RareTokens, "vocabulary", (1,), ">= 2"),
+    (rare_tokens, RareTokens, "width", (0,), ">= 1"),
+    (rare_tokens, RareTokens, "zipf", (-0.1, NAN), ">= 0"),
+    (rare_tokens, RareTokens, "structure", (-0.1, NAN), ">= 0"),
+    (rare_tokens, RareTokens, "clients", (0,), ">= 1"),
+    (rare_tokens, RareTokens, "skew", (-0.1, NAN), ">= 0"),
+    (rare_tokens, RareTokens, "batch_size", (-1,), ">= 0 (0: the source itself)"),
+    (mlp, DigitsPerceptron, "hidden", (0,), ">= 1"),
+    (mlp, DigitsPerceptron, "split", ("random",), "iid, dirichlet"),
+    (mlp, DigitsPerceptron, "examples", (-1, 1439), ">= 0 (0: all) and <= 1438"),
+    (mlp, DigitsPerceptron, "clients", (0, 360), ">= 1 and <= a quarter of the images, 359"),
+    (mlp, DigitsPerceptron, "batch_size", (-1, 1439), ">= 0 (0: all) and <= images per client = 1438"),
+    (mlp, DigitsPerceptron, "feature_scale", (-0.1, INF, NAN), "a finite number >= 0"),
     (None, wire, "wire", ("bfloat16",), "float32, float64"),
 ]
 CASES = [(build_, option, value, allowed) for _, build_, option, values, allowed in TABLE for value in values]
@@ -125,7 +141,9 @@ def test_an_option_out_of_range_is_named_with_its_value_and_what_is_allowed(buil
 
 
 @pytest.mark.parametrize(
-    "module", [base, hiso, federation, training, quadratic, logistic, nonconvex], ids=lambda module: module.__name__
+    "module",
+    [base, hiso, federation, training, quadratic, logistic, nonconvex, rare_tokens, mlp],
+    ids=lambda module: module.__name__,
 )
 def test_the_table_has_every_option_that_the_code_checks(module):
     calls = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call)]
