@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -20,18 +22,18 @@ ITEMS = 872
 """Sentences of SST-2's validation split."""
 
 
-def printed(file: str, quantity: str, *methods: str) -> pd.Series:
-    """The printed values of a table, by (model, task, method)."""
+def printed(file: str, quantity: str, *methods: str) -> Any:
+    """The printed values of a table, a Series by (model, task, method)."""
     table = pd.read_csv(REPORTED / f"{file}.csv")
     chosen = table[(table["quantity"] == quantity) & table["method"].isin(methods)]
     return chosen.set_index(["model", "task", "method"])["value"]
 
 
-def _column(file: str, method: str, quantity: str = "communication") -> pd.Series:
+def _column(file: str, method: str, quantity: str = "communication") -> Any:
     return printed(file, quantity, method).droplevel("method")
 
 
-def _ratios(file: str, corrected: bool = False) -> pd.Series:
+def _ratios(file: str, corrected: bool = False) -> Any:
     """FedZO's printed number over DeComFL's, P = 5, over its median in the model: both are proportional to the rounds."""
     decomfl = _column(file, "decomfl-p5").copy()
     if corrected:
@@ -90,7 +92,7 @@ def units() -> Finding:
     )  # fmt: skip
 
 
-def hiso_bytes(models: tuple[str, ...]) -> pd.Series:
+def hiso_bytes(models: tuple[str, ...]) -> Any:
     """Printed KB of Table 2, in bytes per printed round."""
     both = ("decomfl", "hiso")
     return (
@@ -107,7 +109,7 @@ def multiples_of_25(models: tuple[str, ...]) -> tuple[int, int]:
     return int((np.abs(rounds * HISO_BYTES / 1024 - kb) <= 0.0051).sum()), len(kb)
 
 
-def _times(row: str, over: str, models: tuple[str, ...] | None = None) -> pd.Series:
+def _times(row: str, over: str, models: tuple[str, ...] | None = None) -> Any:
     both = printed("hiso_table3", "communication", row, over).unstack("method")
     return (both[row] / both[over]).loc[list(models) if models else slice(None)]
 
@@ -198,7 +200,7 @@ def consistent(runs: int, values: np.ndarray) -> tuple[int, int]:
 @check("bytes-sst2-items")
 def sst2_items() -> Finding:
     """Whether printed accuracies can be counts of 872 sentences: DeComFL's committed curves, HiSo's Table 3."""
-    table = pd.read_csv(REPORTED / "hiso_table3.csv")
+    table: Any = pd.read_csv(REPORTED / "hiso_table3.csv")
     values = table[(table["quantity"] == "accuracy") & (table["task"] == "sst2")]["value"].to_numpy()
     rng = np.random.default_rng(0)
     made = np.round(rng.integers(700 * 3, 820 * 3, len(values)) / (ITEMS * 3) * 100, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -108,7 +108,8 @@ def _bytes(name: str, d: int) -> int:
     problem = Quadratic(d, clients=4)
     rates = {"lr": 1e-3} if name in methods.PRESETS or name.endswith("-code") else {"lr": 1e-3, "client_lr": 1e-3}
     method = catalogue.method(name, rates, problem)
-    federation = method.federate(problem, FederationOptions(**{"sampled": 2, "key": KEY} | dict(method.federation_options)))
+    asked: dict[str, Any] = {"sampled": 2, "key": KEY, **method.federation_options}
+    federation = method.federate(problem, FederationOptions(**asked))
     return sum(record.bytes_up + record.bytes_down for record in (federation.round().record for _ in range(6)))
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hiso_bench.losses import Batch, Loss, ModuleLoss
 from hiso_bench.points import Layout, Point
@@ -56,7 +57,8 @@ def differentiable(loss: Loss, batch: Batch) -> Callable[[Point], Tensor]:
 
     def value(x: Point) -> Tensor:
         cast = tuple(part.to(x[0].dtype) if part.is_floating_point() else part for part in batch)
-        return loss.differentiable(x, cast)
+        with sdpa_kernel(SDPBackend.MATH):  # the one attention kernel that has second derivatives on a CPU
+            return loss.differentiable(x, cast)
 
     return value
 
@@ -125,10 +127,15 @@ class Curvature:
         return self.hessian.diagonal()
 
     @functools.cached_property
-    def absolute_diagonal(self) -> Tensor:
-        """Diag |Sigma|, where |Sigma| has the absolute eigenvalues (HiSo's footnote 3 for losses that are not convex)."""
+    def absolute(self) -> Tensor:
+        """|Sigma|, (d, d), which has the absolute eigenvalues (HiSo's footnote 3 for losses that are not convex)."""
         values, vectors = self.eigen
-        return vectors.square() @ values.abs()
+        return (vectors * values.abs()) @ vectors.T
+
+    @property
+    def absolute_diagonal(self) -> Tensor:
+        """Diag |Sigma|, (d,)."""
+        return self.absolute.diagonal()
 
 
 def gauss_newton_diagonal(logits: Callable[[Point], Tensor], x: Point, weights: Tensor) -> Tensor:

@@ -64,9 +64,10 @@ def smolyak(n: int) -> Cubature:
     return Cubature(nodes[weights != 0], weights[weights != 0])
 
 
-def gauss_product(n: int) -> Cubature:
-    """N(0, I) on R^n, exact to degree 7 in every coordinate, with 4^n nodes."""
-    return _power(_hermite(4)[0][:, None], _hermite(4)[1], n)
+def gauss_product(n: int, points: int = 4) -> Cubature:
+    """N(0, I) on R^n, exact to degree 2 points - 1 in every coordinate, with points^n nodes."""
+    nodes, weights = _hermite(points)
+    return _power(nodes[:, None], weights, n)
 
 
 def circles(n: int) -> Cubature:

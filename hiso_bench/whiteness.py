@@ -40,6 +40,33 @@ def whitening(diagonal: ArrayLike, h: ArrayLike) -> Whitening:
     return Whitening(zeta, zeta * float(h.mean()), float(h.max()) ** 2 * zeta / float(h.min()))
 
 
+def next_round(g: ArrayLike, matrix: ArrayLike, h: ArrayLike, P: int) -> float:
+    """The decrease of a quadratic model that one round with H = diag(h) gives in expectation at its own best step size.
+
+    With C = H^{-1} and P Gaussian directions dx has E dx = C g and E dx'S dx = (1 + 1/P) g'CSCg + zeta g'Cg / P, so that
+    max over eta of eta g'Cg - (eta^2/2) E dx'S dx is
+
+        (g'Cg)^2 / (2 ((1 + 1/P) g'CSCg + zeta g'Cg / P)).
+
+    It does not change under H -> c H, which zeta does; and unlike zeta mean(h) it tells H = S from a scalar.
+
+    Args:
+        g: gradient, (d,).
+        matrix: S, symmetric and not negative, (d, d).
+        h: positive, (d,).
+        P: directions.
+
+    Raises:
+        ValueError: shapes that do not go together, a number that is not finite, or an h that is not positive.
+    """
+    g, h, matrix = _vector(g, "g"), _vector(h, "h"), np.asarray(matrix, dtype=np.float64)
+    if g.shape != h.shape or matrix.shape != (len(g), len(g)) or not np.all(h > 0) or not np.isfinite(matrix).all():
+        raise ValueError(f"h must be positive, and all finite and of one size: g {g.shape}, h {h.shape}, matrix {matrix.shape}")
+    step = g / h
+    slope, zeta = float(g @ step), float(np.sum(np.diag(matrix) / h))
+    return slope**2 / (2 * ((1 + 1 / P) * float(step @ matrix @ step) + zeta * slope / P))
+
+
 def off_diagonal_share(matrix: ArrayLike) -> float:
     """Frobenius norm of a square matrix off its diagonal over that of the diagonal: 0 where a diagonal H can whiten it fully.
 

@@ -5,7 +5,7 @@ On a linear loss the gradient never moves, so H settles where `hiso_bench.theory
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from hiso_bench.directions import Directions, Warped
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.methods import HiSo, Method, Step
-from hiso_bench.points import Layout, Point
+from hiso_bench.points import Layout, Point, flat
 from hiso_bench.problems import Problem
 from hiso_bench.state import State
 
@@ -133,7 +133,7 @@ def settle(
 
 
 class Learned(NamedTuple):
-    """What a run ended with, (*replicates, d) each."""
+    """What a run holds after some round, (*replicates, d) each, leaves joined."""
 
     x: NDArray[np.float64]
     h: NDArray[np.float64]
@@ -141,14 +141,26 @@ class Learned(NamedTuple):
     """H from the run's scalars along directions that never saw the loss: what the moving average makes of chance alone."""
 
 
-def with_null(problem: Problem, method: Method, rounds: int, key: int) -> Learned:
-    """Run from `key`, and replay every round's scalars along the directions of another key. Twice the cost of a run."""
-    options = FederationOptions(wire="float64", key=key)
+def follow(problem: Problem, method: Method, rounds: Sequence[int], key: int, local_steps: int = 1) -> Iterator[Learned]:
+    """Run from `key`, and replay every round's scalars along the directions of another key; look after each of `rounds`.
+
+    Cost: twice that of a run.
+    """
+    options = FederationOptions(wire="float64", key=key, local_steps=local_steps)
     federation, null = (Federation(problem, method, options) for _ in range(2))
-    null.directions = Directions(problem.layout, keys.derive(key, "null"), dtype=torch.float64)
-    for _ in range(rounds):
-        null.replay(federation.round().record)
-    return Learned(*(p[0].numpy() for p in (federation.state.x, federation.state.buffers["h"], null.state.buffers["h"])))
+    null.directions = Directions(problem.layout, keys.derive(key, "null"), dtype=federation.state.x[0].dtype)
+    axes = len(problem.layout.replicate_shape)
+    for r in range(max(rounds) + 1):
+        if r in rounds:
+            held = (federation.state.x, federation.state.buffers["h"], null.state.buffers["h"])
+            yield Learned(*(torch.cat([flat(leaf, axes) for leaf in point], -1).double().numpy() for point in held))
+        if r < max(rounds):
+            null.replay(federation.round().record)
+
+
+def with_null(problem: Problem, method: Method, rounds: int, key: int) -> Learned:
+    """What `follow` sees after the last of some rounds."""
+    return next(follow(problem, method, (rounds,), key))
 
 
 def log_correlation(h: NDArray, s: NDArray) -> NDArray[np.float64]:

@@ -3,9 +3,9 @@
 `python -m synthetic.neighbours` writes the table into hiso_bench/methods/README.md.
 
 The point is a 2 x 2 matrix (d = 4), the loss |x|^2 / 2, the start on the first axis, so g = x = |g| e_1. A round with
-injected directions gives E dx and E |dx|^2 exactly. A method whose dx is proportional to g has a stable step eta* = 2 a / M, where
-a = E dx.g / |g|^2 and M = E |dx|^2 / |g|^2: there E |x|^2 neither grows nor falls. One whose dx does not shrink with g falls until
-|g| / eta = E |dx|^2 / (2 E dx.g / |g|), and hovers there.
+injected directions gives E dx and E |dx|^2 exactly. A method whose dx is proportional to g has a stable step eta* = 2 a / M,
+where a = E dx.g / |g|^2 and M = E |dx|^2 / |g|^2: there E |x|^2 neither grows nor falls. One whose dx does not shrink with g
+falls until |g| / eta = E |dx|^2 / (2 E dx.g / |g|), and hovers there.
 """
 
 from __future__ import annotations
@@ -154,9 +154,9 @@ FedZO) are in `hiso_bench/first_order/`.
 ## Side by side
 
 Written by `python -m synthetic.neighbours`: formula / what a real round gives, summed exactly over a cubature or over all sign
-vectors. The point is a 2 x 2 matrix (d = 4), the loss |x|^2 / 2, g along the first axis, directions Gaussian (`fzoo`: Rademacher),
-low-rank ones of rank 1. `numbers up` are what a client sends in a round of one local step (the server sends as many back), `bytes`
-their size without the message's eight bytes of round and client, `losses` the evaluations.
+vectors. The point is a 2 x 2 matrix (d = 4), the loss |x|^2 / 2, g along the first axis, directions Gaussian (`fzoo`:
+Rademacher), low-rank ones of rank 1. `numbers up` are what a client sends in a round of one local step (the server sends as many
+back), `bytes` their size without the message's eight bytes of round and client, `losses` the evaluations.
 
 - a = E dx.g / |g|^2 and M = E |dx|^2 / |g|^2. Of fresh directions a step is stable in mean square up to eta* = 2 a / M on this
   loss: pools and factors that are kept tie rounds together, and a learned H changes it.
@@ -164,10 +164,10 @@ their size without the message's eight bytes of round and client, `losses` the e
   `floor` times eta, where a step gains nothing in the mean.
 
 {table}
-On a loss with Hessian S and plain Gaussian directions, eta* is the root in `hiso_bench.theory.stability`. `lozo` and `subzero` have
-a second moment above that of a full direction at every shape and rank, mn + 2 (m + n + 1) / r + 2 and mn (1 + 2 / r^2) against
-mn + 2 (subzero while r^2 < mn): what they save is memory and random numbers. A lower variance is had only within a subspace, at
-the price of bias.
+On a loss with Hessian S and plain Gaussian directions, eta* is the root in `hiso_bench.theory.stability`. `lozo` and `subzero`
+have a second moment above that of a full direction at every shape and rank, mn + 2 (m + n + 1) / r + 2 and mn (1 + 2 / r^2)
+against mn + 2 (r is below m and n): what they save is memory and random numbers. A lower variance is had only within a
+subspace, at the price of bias.
 
 ## Not here
 

@@ -65,7 +65,7 @@ def build(name, problem, **options):
         shapes = problem.layout.leaf_shapes
         given |= {"h": tuple(torch.linspace(0.2, 2, math.prod(shape), dtype=torch.float64).reshape(shape) for shape in shapes)}
     if name in ("safe-step", "curvature", "curvature-block"):
-        given |= {"burn_in": 2}
+        given = {"burn_in": 2} | given
     if name == "hiso-frozen":
         given |= {"freeze_after": 3}
     return methods.build(name, given)

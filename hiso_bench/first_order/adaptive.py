@@ -20,7 +20,6 @@ from hiso_bench.points import Layout, Point
 from hiso_bench.state import State
 
 Rule = Literal["adagrad", "yogi", "adam"]
-Damping = Literal["outside", "inside"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +29,14 @@ class FedAdaptive(FirstOrder):
     adagrad: v + D^2; yogi: v - (1 - beta2) D^2 sign(v - D^2); adam: beta2 v + (1 - beta2) D^2.
 
     The official DeComFL code (fed_avg/server.py) differs, and is had by the names fedadagrad-code, fedyogi-code, fedadam-code:
-    damping inside the root with tau = 1e-8, v0 = 0, beta1 = 0.9 and beta2 = 0.999 for all three, one rate for server and clients.
+    tau = 1e-8 inside the root, v0 = 0, beta1 = 0.9 and beta2 = 0.999 for all three, one rate for server and clients.
 
     Attributes:
         rule: adagrad, yogi or adam: how an adaptive server averages squares.
         beta1: of an adaptive server's momentum, 0 <= beta1 < 1.
         beta2: of its squares, 0 <= beta2 < 1; adagrad has none.
         tau: degree of adaptivity, > 0.
-        damping: "outside", sqrt(v) + tau, as published; or "inside", sqrt(v + tau).
+        tau_inside: sqrt(v + tau) in place of the published sqrt(v) + tau.
         v0: squares before round 0; negative: tau^2, the smallest that Algorithm 2 admits.
         one_rate: clients step by lr too; client_lr is then not given.
     """
@@ -46,7 +45,7 @@ class FedAdaptive(FirstOrder):
     beta1: float = 0.9
     beta2: float = 0.99
     tau: float = 1e-3
-    damping: Damping = "outside"
+    tau_inside: bool = False
     v0: float = -1.0
     one_rate: bool = False
 
@@ -56,7 +55,6 @@ class FedAdaptive(FirstOrder):
         require(0 <= self.beta1 < 1, "beta1", self.beta1, "0 <= beta1 < 1")
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 <= beta2 < 1")
         require(0 < self.tau < math.inf, "tau", self.tau, "a finite number > 0")
-        require(self.damping in get_args(Damping), "damping", self.damping, ", ".join(get_args(Damping)))
         require(-math.inf < self.v0 < math.inf, "v0", self.v0, "a finite number")
         require(
             not (self.one_rate and self.client_lr), "client_lr", self.client_lr, "none beside one_rate, which takes lr for it"
@@ -86,11 +84,11 @@ class FedAdaptive(FirstOrder):
                 v.addcmul_(square, (v - square).sign(), value=self.beta2 - 1)
             else:
                 v.mul_(self.beta2).add_(square, alpha=1 - self.beta2)
-            scale = v.sqrt().add_(self.tau) if self.damping == "outside" else (v + self.tau).sqrt_()
+            scale = (v + self.tau).sqrt_() if self.tau_inside else v.sqrt().add_(self.tau)
             x.addcdiv_(m, scale, value=self.lr)
 
 
-_CODE = {"damping": "inside", "tau": 1e-8, "v0": 0.0, "beta2": 0.999, "one_rate": True}
+_CODE = {"tau_inside": True, "tau": 1e-8, "v0": 0.0, "beta2": 0.999, "one_rate": True}
 for _rule in get_args(Rule):
     register(f"fed{_rule}", FedAdaptive, rule=_rule, **{"beta1": 0.0} if _rule == "adagrad" else {})
     register(f"fed{_rule}-code", FedAdaptive, rule=_rule, **_CODE)

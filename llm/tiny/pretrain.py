@@ -88,6 +88,11 @@ def folder(key: int = 0, quiet: bool = False) -> Path:
     return keeping.keep(target, "tiny-opt", ABOUT, lambda temporary: _make(temporary, key, quiet))
 
 
+def made(key: int = 0) -> bool:
+    """Whether tiny-opt is in the user cache, so that `folder` costs nothing."""
+    return (datafiles.cache_folder() / "tiny-opt" / _name(key) / ABOUT).exists()
+
+
 def _name(key: int) -> str:
     """What the weights depend on, as 16 hexadecimal digits."""
     versions = {name: metadata.version(name) for name in ("torch", "tokenizers", "transformers")}

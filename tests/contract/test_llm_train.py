@@ -140,6 +140,16 @@ def test_every_method_trains_a_language_model(problem, name, tau):
     assert all(map(torch.equal, before, problem.initial()))
 
 
+@pytest.mark.parametrize("name", methods.VECTOR_PRESETS)
+def test_every_baseline_of_vectors_trains_a_language_model(problem, name):
+    rates = {"lr": 1e-3} if name.endswith("-code") else {"lr": 1e-3, "client_lr": 1e-3}
+    live = methods.build(name, rates).federate(problem, FederationOptions(sampled=2, local_steps=2))
+    before = problem.initial()
+    assert all(np.isfinite(float(live.round().loss)) for _ in range(2))
+    assert not all(map(torch.equal, before, live.state.x))
+    assert all(map(torch.equal, before, problem.initial()))
+
+
 def test_clients_hold_every_example_once_and_their_batches_come_from_the_key_alone(problem):
     owned = np.sort(np.concatenate([problem.owned(client) for client in range(6)]))
     np.testing.assert_array_equal(owned, np.arange(len(problem.train)))

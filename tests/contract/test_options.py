@@ -1,12 +1,14 @@
 """Every option out of range is refused with its name, its value and what is allowed."""
 
 import ast
+import dataclasses
 import inspect
+import typing
 
 import pytest
 import torch
 
-from hiso_bench import federation, training
+from hiso_bench import federation, methods, training
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.messages import Wire
 from hiso_bench.methods import base, build, hiso
@@ -165,3 +167,13 @@ def test_unknown_options_are_errors():
     for kind in (FederationOptions, Schedule):
         with pytest.raises(TypeError, match="unknown_option"):
             kind(unknown_option=1)
+
+
+def test_an_option_of_one_name_has_one_type_in_all_methods():
+    """The command line has one option for all the methods that have it."""
+    seen = {}
+    for kind in methods.kinds():
+        for name, hint in typing.get_type_hints(kind).items():
+            if name in {field.name for field in dataclasses.fields(kind)}:
+                plain = "float" if hint in (float, base.Value) else str(hint)
+                assert seen.setdefault(name, plain) == plain, f"{kind.__name__}.{name}"

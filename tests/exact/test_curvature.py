@@ -223,6 +223,20 @@ def test_zeta_of_c_h_is_zeta_over_c_and_the_scale_free_forms_do_not_change():
     assert whiteness.whitening(s, s).zeta == pytest.approx(30, rel=1e-13)
 
 
+def test_the_next_round_s_decrease_is_that_of_simulated_steps_and_free_of_scale():
+    draw = np.random.default_rng(0)
+    a = draw.standard_normal((5, 5))
+    S, g, h, P = a @ a.T, draw.standard_normal(5), draw.exponential(size=5) + 0.2, 3
+    found = whiteness.next_round(g, S, h, P)
+    assert whiteness.next_round(g, S, 7 * h, P) == pytest.approx(found, rel=1e-12)
+    z = draw.standard_normal((200_000, P, 5)) / np.sqrt(h)
+    dx = np.einsum("npi,npj,j->ni", z, z, g) / P
+    slope, bend = (dx @ g), np.einsum("ni,ij,nj->n", dx, S, dx)
+    assert slope.mean() ** 2 / (2 * bend.mean()) == pytest.approx(found, rel=0.02)
+    with pytest.raises(ValueError, match="h must be positive"):
+        whiteness.next_round(g, S, -h, P)
+
+
 def test_shares_add_up_to_the_variance_of_log_h():
     draw = np.random.default_rng(0)
     h, sizes = np.exp(draw.standard_normal(50)), (10, 35, 5)

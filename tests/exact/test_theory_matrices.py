@@ -139,9 +139,7 @@ def differences(M, d=4):
 @pytest.mark.parametrize("law", LAWS)
 def test_a_diagonal_problem_is_the_diagonal_recursion(law, independent):
     b, args = differences(5), (START, 0.1, 2, 60, MU, law, "forward", NOISE, 3)
-    theory = MatrixRecursion(
-        SPECTRUM, 1 / PRECONDITIONER, 2, MU, law, linear=b, noise=NOISE, sampled=3, independent=independent
-    )
+    theory = MatrixRecursion(SPECTRUM, 1 / PRECONDITIONER, 2, MU, law, linear=b, noise=NOISE, sampled=3, independent=independent)
     more = {"clients": 5, "heterogeneity": np.mean(b**2, axis=0), "independent": independent}
     for found, expected in zip(
         theory.curves(START, 0.1, 60), expected_curves(SPECTRUM, PRECONDITIONER, *args, **more), strict=True
@@ -184,9 +182,7 @@ def test_rademacher_directions_do_know_the_axes():
 @pytest.mark.parametrize("sampled", [2, 4])
 def test_the_floor_is_where_the_rounds_end(sampled, independent):
     S, b, v, C, start = clients(4, d=3, key=11)
-    theory = MatrixRecursion(
-        S, C, 3, MU, linear=b, noise=v[:, :, None] * v[:, None], sampled=sampled, independent=independent
-    )
+    theory = MatrixRecursion(S, C, 3, MU, linear=b, noise=v[:, :, None] * v[:, None], sampled=sampled, independent=independent)
     curves = theory.curves(start, 0.04, 6000)
     np.testing.assert_allclose([curve[-1] for curve in curves], theory.floor(0.04), rtol=1e-10)
 
