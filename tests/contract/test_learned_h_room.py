@@ -1,4 +1,4 @@
-"""The room of the learned H: subjects are full-batch problems, places measure what they say, and the gap compares like with like."""
+"""The room of the learned H: subjects are full-batch problems, places measure what they say, the gap compares like with like."""
 
 import numpy as np
 import pandas as pd
@@ -131,9 +131,9 @@ def test_h_on_a_network_is_compared_with_its_null_and_what_could_replace_it(monk
     assert set(table["round"]) == {2, 5} and np.isfinite(table["value"]).all()
     found = table[(table["key"] == 1) & (table["round"] == 5)].set_index("quantity")["value"]
     assert found["zeta scalar"] == pytest.approx(1, rel=1e-9) and found["bound scalar"] == pytest.approx(1, rel=1e-9)
-    assert found["gain scalar"] == pytest.approx(1, rel=1e-9) and found["gain oracle"] > 1.2
-    # zeta mean(h) cannot tell a perfect H from a scalar; the next round's gain can
-    assert abs(found["zeta oracle"] - 1) < 0.5
+    assert found["gain scalar"] == pytest.approx(1, rel=1e-9)
+    # The gradient lies in the steep directions, which an oracle slows down for the sake of the flat ones.
+    assert found["gain oracle"] < 0.5
     means = along.summary(table).set_index(["round", "quantity"])
     assert means.loc[(5, "excess log gradient"), "value"] == pytest.approx(
         means.loc[(5, "log gradient"), "value"] - means.loc[(5, "null log gradient"), "value"]
