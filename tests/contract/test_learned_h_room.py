@@ -91,6 +91,8 @@ def test_a_speed_up_is_rounds_over_rounds_both_ways_and_zero_after_divergence():
     table = gap.speed_ups(curves(decomfl=plain, fast=fast, slow=slow, lost=[1, 2, np.inf, np.inf, np.inf]))
     found = table.set_index("arm")["speed_up"]
     assert found.to_dict() == {"decomfl": 1, "fast": 2, "slow": 0.25, "lost": 0}
+    again = gap.speed_ups(curves(decomfl=[1, 0.5, 0.4, 5, 9], arm=[1, 0.8, 0.6, 0.5, 0.4])).set_index("arm")["speed_up"]
+    assert again.to_dict() == {"arm": 0.5, "decomfl": 1}
     assert table.set_index("arm")["log_ratio"]["fast"] == pytest.approx(np.log(2))
     summed = gap.summary(pd.concat([table, table.assign(key=2)])).set_index("arm")
     assert (
