@@ -6,20 +6,24 @@ runs of the real round over independent keys, with 99.9 % intervals.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiso_bench import keys, methods
+from hiso_bench import keys, methods, whiteness
 from hiso_bench.claims import Control, Evidence, Finding, check
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.stats import Interval, exact, mean_interval
 from hiso_bench.testing import Quadratics
 from hiso_bench.theory import learned, spectra
 from hiso_bench.theory.stability import max_stable_step
-from synthetic.learned import EIGHT, STILL, Linear, RootH, log_correlation, settle, with_null
+from learned_h import subjects
+from learned_h.points import EMA, Place
+from learned_h.still import shrunk
+from synthetic.learned import EIGHT, STILL, Learned, Linear, RootH, log_correlation, settle, with_null
 from synthetic.quadratic import Quadratic
 
 P = 5
@@ -77,6 +81,25 @@ def signal_budget() -> Finding:
     )
 
 
+@functools.cache
+def network() -> tuple[Place, Learned]:
+    """The digits perceptron (d = 1,210) at its initial point, where H learned for 60 rounds with 16 keys of directions."""
+    of = subjects.subject("digits MLP")
+    place = Place(problem := of.build(key=1), subjects.start(problem))
+    method = methods.build("hiso-c", lr=STILL, perturbations=P, ema_new=EMA, h0=start_at(place.gradient, P))
+    return place, with_null(of.build(key=1, replicates=(16,)), method, 60, KEY)
+
+
+def on_network() -> Evidence:
+    """Correlation of log H with log diag |Sigma| above the null's, on a network."""
+    place, run = network()
+    h, null = (np.array([whiteness.log_correlation(row, place.absolute) for row in rows]) for rows in (run.h, run.null))
+    fixed = place.fixed_point(P)
+    expected = shrunk(whiteness.log_correlation(fixed, place.absolute), fixed, P, EMA)
+    what = "corr(log H, log diag |Sigma|) less its null, digits perceptron of d = 1210 at its start, P = 5, ema_new 0.05"
+    return Evidence(what, mean_interval(h - null), expected, (0.5, 2.0))
+
+
 @check("C1")
 def hessian() -> Finding:
     """Correlation of log H with log diag Sigma above the null's; the spread of H; H at 100 times the curvature."""
@@ -106,6 +129,7 @@ def hessian() -> Finding:
             correlation(d, 0.3, 400, "after 400 rounds at 0.3 eta*"),
             correlation(d, 1e-6, 300, "held at x_0 = 1, where the gradient is diag Sigma"),
             Evidence("std log H over std log diag Sigma, exact fixed point there", exact(ratio), first_order, similar),
+            on_network(),
             Evidence("H at 100 Sigma over H at Sigma, one gradient, 60 rounds", exact(curvature()), 1.0, (50.0, 200.0)),
         ),
         controls=(
@@ -157,6 +181,9 @@ def long_tail() -> Finding:
     few, few_null = logs(20, 0.01)
     v = np.arange(1.0, 21) ** -1
     signal = np.log(learned.fixed_point(v**2, P)).std() / learned.width(P, 0.01)
+    place, run = network()
+    ratio = np.log(run.h).std(-1) / np.log(run.null).std(-1)
+    expected = float(np.hypot(1, np.log(place.fixed_point(P)).std() / learned.width(P, EMA)))
     return Finding(
         evidence=(
             Evidence(what % ("width", 2000), mean_interval(h.std(-1) / null.std(-1)), 1.0, structure),
@@ -166,6 +193,12 @@ def long_tail() -> Finding:
                 mean_interval(short.std(-1) / h.std(-1)),
                 learned.width(P, 0.1) / learned.width(P, 0.01),
                 (0.8, 1.25),
+            ),
+            Evidence(
+                "width of log H over its null's, digits perceptron of d = 1210 at its start, P = 5, ema_new 0.05",
+                mean_interval(ratio),
+                expected,
+                structure,
             ),
         ),
         controls=(

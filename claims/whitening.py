@@ -7,12 +7,17 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hiso_bench import methods
 from hiso_bench.claims import Control, Evidence, Finding, check
+from hiso_bench.curvature import unflatten
+from hiso_bench.problems import Problem
 from hiso_bench.stats import LEVEL, Interval, exact, exponent, mean_interval, proportion, span
 from hiso_bench.theory import spectra
+from learned_h import subjects
+from learned_h.points import Place
 from synthetic import oracle, whitening
 from synthetic.declared import simulate
 from synthetic.quadratic import Quadratic
@@ -133,16 +138,27 @@ def zeta_and_speed() -> Finding:
     )  # fmt: skip
 
 
-def _twins(c: float, rescale: bool) -> float:
-    """Largest relative difference of the points of (H, eta, mu) and (c H, c eta, sqrt(c) mu) over 100 rounds through the core."""
+def _tokens() -> tuple[Problem, NDArray[np.float64]]:
+    """A small language model and an H from its Gauss-Newton diagonal at the start, of mean 1."""
+    of = subjects.subject("rare tokens")
+    diagonal = Place(problem := of.build(), subjects.start(problem)).gauss_newton
+    return of.build(replicates=(4,)), diagonal / diagonal.mean() + 0.1
+
+
+def _quadratic() -> tuple[Problem, NDArray[np.float64]]:
     problem = Quadratic(50, "power", 1.0, clients=1, noise=0.1, replicates=(8,), key=oracle.KEY)
-    h, eta, mu = problem.spectrum + 0.1, 0.05, 1e-3
+    return problem, problem.spectrum + 0.1
+
+
+def _twins(c: float, rescale: bool, case: tuple[Problem, NDArray[np.float64]] | None = None) -> float:
+    """Largest relative difference of the points of (H, eta, mu) and (c H, c eta, sqrt(c) mu) over 100 rounds through the core."""
+    problem, h = case or _quadratic()
+    eta, mu = 0.05, 1e-3
     runs = []
     for factor in (1.0, c):
         lr = eta * factor if rescale else eta
-        method = methods.build(
-            "hiso-oracle", lr=lr, perturbations=5, mu=mu * factor**0.5, h=(torch.from_numpy(h * factor),), eps=0.0
-        )
+        given = unflatten(torch.from_numpy(h * factor), problem.layout)
+        method = methods.build("hiso-oracle", lr=lr, perturbations=5, mu=mu * factor**0.5, h=given, eps=0.0)
         runs.append(oracle.losses(problem, method, 100, oracle.KEY, lambda x: x[0].clone()))
     return float(np.max(np.abs(runs[1] - runs[0])) / np.max(np.abs(runs[0])))
 
@@ -164,6 +180,10 @@ def scale_of_h() -> Finding:
             Evidence(
                 "largest relative difference of the points of (H, eta, mu) and (100 H, 100 eta, 10 mu), 100 rounds, core",
                 exact(_twins(c, rescale=True)), 0.0, (1e-3, np.inf),
+            ),
+            Evidence(
+                "the same on a network, rare tokens with d = 1088, H = diag Gauss-Newton + eps",
+                exact(_twins(c, True, _tokens())), 0.0, (1e-3, np.inf),
             ),
         ),
         controls=(

@@ -84,7 +84,7 @@ def draw_networks(results: Path, source: str, experiment: str) -> Figure:
 def draw_along(results: Path, source: str, experiment: str) -> Figure:
     """H along training: what a snapshot can show, what it shows on networks, and what an H buys; arguments as `draw_stage`."""
     table, still, exact = (pd.read_csv(results / f"{experiment}{part}.csv") for part in ("", "_still", "_exact"))
-    fig, axes = plt.subplots(1, 3, figsize=(12.6, 4.3))
+    fig, axes = plt.subplots(1, 3, figsize=(13.2, 4.6))
     _snapshot(axes[0], still, exact)
     _on_networks(axes[1], table)
     _gain(axes[2], table)
@@ -204,8 +204,8 @@ def _on_networks(ax: Axes, table: pd.DataFrame) -> None:
     ax.axvline(0, color=OKABE_ITO["grey"], lw=0.8)
     ax.set_yticks(range(len(groups)), [f"{name}\nP = {P}" for name, P in groups], fontsize=7.5)
     ax.set(ylim=(len(groups) - 0.4, -0.6), xlim=(-0.3, 0.6), xlabel=r"correlation of $\log H$ with the log of")
-    ax.set_title(f"(b) after {last['round'].max()} rounds (open: the null)")
-    ax.legend(fontsize=7, loc="lower right")
+    ax.set_title(f"(b) after {last['round'].max()} rounds, 99.9 % intervals (open: the null)")
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.13), ncols=3)
 
 
 def _gain(ax: Axes, table: pd.DataFrame) -> None:
@@ -222,7 +222,10 @@ def _gain(ax: Axes, table: pd.DataFrame) -> None:
     ax.axvline(1, **look("decomfl").line())
     ax.set_yticks(range(len(groups)), [f"{name}\nP = {P}" for name, P in groups], fontsize=7.5)
     ax.set(xscale="log", ylim=(len(groups) - 0.4, -0.6))
-    ax.set_xlim(0.1, None)
+    ax.set_xlim(0.08, 10)
+    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
     ax.set_xlabel("expected decrease of the next round at its best step,\nover that of $H=I$")
-    ax.set_title("(c) what an $H$ is worth there")
-    ax.legend(fontsize=7, loc="lower right")
+    ax.set_title("(c) what an $H$ is worth there, 99.9 % intervals")
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)

@@ -52,8 +52,8 @@ PROBLEMS: dict[str, Entry] = {
     "digits": Entry(_IMAGES, {"dataset": "digits"}, {"sampled": 8}, "fig5_digits_grid"),
     "mnist": Entry(_IMAGES, {"dataset": "mnist"}, {"sampled": 8}, "fig5_mnist_grid"),
     "fashion": Entry(_IMAGES, {"dataset": "fashion"}, {"sampled": 8}, "fig5_mnist_grid"),
-    "digits-mlp": Entry("vision.mlp:DigitsPerceptron", {}, {"sampled": 8}, "digits_mlp_grid"),
-    "rare-tokens": Entry("synthetic.rare_tokens:RareTokens", {}, {"sampled": 2}, "rare_tokens_grid"),
+    "digits-mlp": Entry("vision.mlp:DigitsPerceptron", {}, {"sampled": 8}, "stage_digits_MLP_grid"),
+    "rare-tokens": Entry("synthetic.rare_tokens:RareTokens", {}, {"sampled": 2}, "stage_rare_tokens_grid"),
     "lm": Entry("llm.problem:LanguageProblem", {}, {"sampled": 2}, "llm_{model}_{task}_grid", "llm.checkpoint:rebuild"),
     "minilm": Entry("llm.encoder_problem:EncoderProblem", {}, {"sampled": 2}, "llm_minilm_{task}_grid", "llm.encoder:base_of"),
 }

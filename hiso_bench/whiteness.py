@@ -48,7 +48,8 @@ def next_round(g: ArrayLike, matrix: ArrayLike, h: ArrayLike, P: int) -> float:
 
         (g'Cg)^2 / (2 ((1 + 1/P) g'CSCg + zeta g'Cg / P)).
 
-    It does not change under H -> c H, which zeta does; and unlike zeta mean(h) it tells H = S from a scalar.
+    It does not change under H -> c H, which zeta does; and unlike zeta mean(h), which is tr S for H = diag S as for a scalar, it
+    tells the two apart. It looks one round ahead: while the gradient lies in steep directions, an H that slows them down loses.
 
     Args:
         g: gradient, (d,).

@@ -144,23 +144,23 @@ def results(name: str, chosen: dict[str, tuple[str, float]], rounds: int = ROUND
 def speed_ups(table: pd.DataFrame) -> pd.DataFrame:
     """How many times faster than DeComFL each arm is, key by key: arm, key, speed_up, log_ratio.
 
-    The slower of the two sets the target, the excess that it ends with; the speed-up is its rounds over those of the faster, or
-    the inverse where DeComFL is the faster. It is 0 for a run that diverged. `log_ratio` is the logarithm of DeComFL's final
-    excess over the arm's.
+    Curves are taken at their best value so far, so that a run that loses what it had is not slower than one that never had it.
+    The target is the best value of the arm whose best is the worse; the speed-up is DeComFL's rounds to it over the arm's.
+    It is 0 for a run that diverged. `log_ratio` is the logarithm of DeComFL's best excess over the arm's.
     """
     wide = table.pivot(index=["arm", "key"], columns="round", values="excess")
     rounds = wide.columns.to_numpy(float)
+    curves = dict(zip(wide.index, np.minimum.accumulate(wide.to_numpy(float), axis=1), strict=True))
+    ended = dict(zip(wide.index, np.isfinite(wide.to_numpy(float)[:, -1]), strict=True))
     rows = []
-    curves = dict(zip(wide.index, wide.to_numpy(float), strict=True))
     for (arm, key), mine in curves.items():
         plain = curves["decomfl", key]
-        if not np.isfinite(mine[-1]):
+        if not ended[arm, key]:
             rows.append((arm, key, 0.0, -np.inf))
             continue
-        faster = mine[-1] <= plain[-1]
-        lead, target = (mine, plain[-1]) if faster else (plain, mine[-1])
-        ratio = rounds[-1] / max(rounds[int(np.argmax(lead <= target))], EVERY)
-        rows.append((arm, key, ratio if faster else 1 / ratio, float(np.log(plain[-1] / mine[-1]))))
+        target = max(mine[-1], plain[-1])
+        needed, taken = (max(rounds[int(np.argmax(curve <= target))], EVERY) for curve in (plain, mine))
+        rows.append((arm, key, needed / taken, float(np.log(plain[-1] / mine[-1]))))
     return pd.DataFrame(rows, columns=["arm", "key", "speed_up", "log_ratio"])
 
 

@@ -1,4 +1,4 @@
-"""The room of the learned H: subjects are full-batch problems, places measure what they say, and the gap compares like with like."""
+"""The room of the learned H: subjects are full-batch problems, places measure what they say, the gap compares like with like."""
 
 import numpy as np
 import pandas as pd
@@ -91,6 +91,8 @@ def test_a_speed_up_is_rounds_over_rounds_both_ways_and_zero_after_divergence():
     table = gap.speed_ups(curves(decomfl=plain, fast=fast, slow=slow, lost=[1, 2, np.inf, np.inf, np.inf]))
     found = table.set_index("arm")["speed_up"]
     assert found.to_dict() == {"decomfl": 1, "fast": 2, "slow": 0.25, "lost": 0}
+    again = gap.speed_ups(curves(decomfl=[1, 0.5, 0.4, 5, 9], arm=[1, 0.8, 0.6, 0.5, 0.4])).set_index("arm")["speed_up"]
+    assert again.to_dict() == {"arm": 0.5, "decomfl": 1}
     assert table.set_index("arm")["log_ratio"]["fast"] == pytest.approx(np.log(2))
     summed = gap.summary(pd.concat([table, table.assign(key=2)])).set_index("arm")
     assert (
@@ -131,9 +133,9 @@ def test_h_on_a_network_is_compared_with_its_null_and_what_could_replace_it(monk
     assert set(table["round"]) == {2, 5} and np.isfinite(table["value"]).all()
     found = table[(table["key"] == 1) & (table["round"] == 5)].set_index("quantity")["value"]
     assert found["zeta scalar"] == pytest.approx(1, rel=1e-9) and found["bound scalar"] == pytest.approx(1, rel=1e-9)
-    assert found["gain scalar"] == pytest.approx(1, rel=1e-9) and found["gain oracle"] > 1.2
-    # zeta mean(h) cannot tell a perfect H from a scalar; the next round's gain can
-    assert abs(found["zeta oracle"] - 1) < 0.5
+    assert found["gain scalar"] == pytest.approx(1, rel=1e-9)
+    # The gradient lies in the steep directions, which an oracle slows down for the sake of the flat ones.
+    assert found["gain oracle"] < 0.5
     means = along.summary(table).set_index(["round", "quantity"])
     assert means.loc[(5, "excess log gradient"), "value"] == pytest.approx(
         means.loc[(5, "log gradient"), "value"] - means.loc[(5, "null log gradient"), "value"]

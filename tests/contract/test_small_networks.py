@@ -169,9 +169,10 @@ def test_a_batch_s_stream_depends_on_every_client_of_the_replicates():
 
 
 @pytest.mark.parametrize("problem", ["digits-mlp", "rare-tokens"])
-def test_the_command_line_trains_resumes_and_asks_for_a_rate(problem, tmp_path, monkeypatch, capsys):
+def test_the_command_line_trains_resumes_and_has_a_recorded_rate(problem, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     args = ["train", "--problem", problem, "--clients", "4", "--quiet", "--threads", "1", "--out", "run", "--rounds"]
     assert cli.main([*args, "5", "--lr", "0.01"]) == 0
     assert cli.main([*args, "8", "--lr", "0.01"]) == 0
     assert "resuming" in capsys.readouterr().err
+    assert cli.main(["train", "--problem", problem, "--quiet", "--threads", "1", "--out", "other", "--rounds", "3"]) == 0
