@@ -110,6 +110,10 @@ FIGURES: dict[str, FigureEntry] = {
     "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
     "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
     "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
+    **{
+        name: FigureEntry("figures.ablation:draw", name, (name, f"{name}_ways"))
+        for name in ("ablation_quadratics", "ablation_networks")
+    },
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
