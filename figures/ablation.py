@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from figures.style import SHADES, look, plt, provenance
@@ -53,7 +54,7 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("speed-up over DeComFL in rounds")
     handles = [
-        plt.Line2D([], [], marker=m, ms=ms, color=c, mfc=f, linestyle="none", label=text)
+        Line2D([], [], marker=m, ms=ms, color=c, mfc=f, linestyle="none", label=text)
         for m, ms, c, f, text in (
             *(
                 (MARKERS[i], 5, SHADES[i], SHADES[i], f"to the {name} target")

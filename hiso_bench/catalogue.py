@@ -70,6 +70,7 @@ EXPERIMENTS: dict[str, str] = {
     "dynamics": "learned_h.dynamics:DYNAMICS",
     "ablation_quadratics": "learned_h.ablation:QUADRATICS",
     "ablation_networks": "learned_h.ablation:NETWORKS",
+    "ablation_mnist": "learned_h.mnist:MNIST",
     "fig5_digits": "vision.fig5:DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
