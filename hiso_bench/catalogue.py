@@ -75,6 +75,7 @@ EXPERIMENTS: dict[str, str] = {
     "stage": "learned_h.stage:STAGE",
     "stage_networks": "learned_h.stage:NETWORKS",
     "along": "learned_h.along:ALONG",
+    "ablation_mnist": "learned_h.mnist:MNIST",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
     "fig5_mnist": "vision.fig5:MNIST",
@@ -120,6 +121,10 @@ FIGURES: dict[str, FigureEntry] = {
     "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
     "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
     "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
+    **{
+        name: FigureEntry("figures.ablation:draw", name, (name, f"{name}_ways"))
+        for name in ("ablation_quadratics", "ablation_networks")
+    },
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(

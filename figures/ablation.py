@@ -1,0 +1,112 @@
+"""What the learned H contributes: the speed-up of every arm over DeComFL, problem by problem.
+
+Reads `<experiment>.csv` and `<experiment>_ways.csv` of `learned_h.ablation`.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from figures.style import SHADES, look, plt, provenance
+from hiso_bench.stats import mean_interval
+from hiso_bench.summaries import SHOWN_LEVEL
+
+MARKERS = ("o", "s", "D")
+ORDER = (
+    "decomfl-theory", "decomfl-decay", "momentum", "decomfl-p10", "hiso", "hiso-scalar", "hiso-leaf-mean", "hiso-shuffled",
+    "hiso-shuffled-leaf", "hiso-frozen", "hiso-lognormal", "hiso-exact-scalar", "meazo", "zo-rmsprop", "hiso-infinite",
+    "hiso-oracle",
+)  # fmt: skip
+
+
+def draw(results: Path, source: str, experiment: str) -> Figure:
+    """Draw one panel per problem.
+
+    Args:
+        results: folder with the tables.
+        source: where they came from, printed at the foot.
+        experiment: the tables' prefix.
+    """
+    table = pd.read_csv(Path(results) / f"{experiment}.csv")
+    ways = pd.read_csv(Path(results) / f"{experiment}_ways.csv")
+    about = json.loads((Path(results) / f"{experiment}.json").read_text())["config"]
+    problems = list(dict.fromkeys(table["problem"]))
+    arms = [arm for arm in ORDER if arm in set(table["arm"])]
+    columns = min(4, len(problems))
+    rows = -(-len(problems) // columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(1.4 + 3.5 * columns, 1.2 + 0.27 * rows * len(arms)), sharey=True, squeeze=False
+    )
+    for ax, problem in zip(axes.flat, problems, strict=False):
+        _panel(ax, table[table["problem"] == problem], ways[ways["problem"] == problem], arms)
+        ax.set_title(problem)
+    for ax in axes.flat[len(problems) :]:
+        ax.set_axis_off()
+    for ax in axes[:, 0]:
+        ax.set_yticks(range(len(arms)), [look(arm).label for arm in arms])
+        ax.set_ylim(len(arms) - 0.4, -0.6)
+    for ax in axes[-1]:
+        ax.set_xlabel("speed-up over DeComFL in rounds")
+    handles = [
+        Line2D([], [], marker=m, ms=ms, color=c, mfc=f, linestyle="none", label=text)
+        for m, ms, c, f, text in (
+            *(
+                (MARKERS[i], 5, SHADES[i], SHADES[i], f"to the {name} target")
+                for i, name in enumerate(("loose", "middle", "tight"))
+            ),
+            ("|", 9, "black", "black", "to DeComFL's last loss, and DeComFL's to the arm's"),
+            ("<", 5, "black", "white", "some key not within the budget: at most this"),
+        )
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=5)
+    fig.suptitle(
+        f"Every arm at its own tuned rate; {about['keys']} keys, paired, {SHOWN_LEVEL:.0%} intervals of the mean log",
+        fontsize=10, x=0.01, ha="left",
+    )  # fmt: skip
+    provenance(fig, source)
+    return fig
+
+
+def _panel(ax: Axes, table: pd.DataFrame, ways: pd.DataFrame, arms: list[str]) -> None:
+    targets = sorted(table["target"].unique(), reverse=True)
+    plain = table[table["arm"] == "decomfl"].pivot(index="key", columns="target", values="rounds")
+    for row, arm in enumerate(arms):
+        own = table[table["arm"] == arm]
+        if own.empty:
+            ax.annotate("-", (1, row), ha="center", va="center", color="#999999")
+            continue
+        wide, budget = own.pivot(index="key", columns="target", values="rounds"), own["budget"].iloc[0]
+        for i, target in enumerate(targets):
+            y = row + 0.22 * (i - 1)
+            _speed(ax, y, plain[target].to_numpy(), wide[target].to_numpy(), budget, SHADES[i], MARKERS[i])
+        both = ways[ways["arm"] == arm]
+        # Forth and back: the arm to DeComFL's last loss in R / forth, DeComFL to the arm's in back / R; NaN where it never does.
+        ratios = [(budget / both["forth"]).to_numpy(), (both["back"] / budget).to_numpy()]
+        for ratio in ratios:
+            if np.isfinite(ratio).all():
+                ax.plot(np.exp(np.log(np.maximum(ratio, 1e-3)).mean()), row, "|", ms=11, color="black", mew=1.2, zorder=1)
+    ax.axvline(1, **look("decomfl").line(), lw=1)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(0.08, 12)
+
+
+def _speed(ax: Axes, y: float, plain: np.ndarray, rounds: np.ndarray, budget: int, color: str, marker: str) -> None:
+    """Mean log of the ratio with its interval; hollow at the bound where an arm's key is censored, nothing where DeComFL's is."""
+    if np.isnan(plain).any():
+        return
+    if np.isnan(rounds).any():
+        ax.plot(np.clip(np.exp(np.log(plain / budget).mean()), 0.09, None), y, "<", ms=4, mfc="white", color=color)
+        return
+    middle, low, high = np.exp(mean_interval(np.log(np.maximum(plain, 1) / np.maximum(rounds, 1)), SHOWN_LEVEL))
+    shown = dict(markersize=3.8, color=color, capsize=0, lw=1.2, zorder=3)
+    ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, **shown)
