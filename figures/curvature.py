@@ -74,7 +74,12 @@ def draw_networks(results: Path, source: str, experiment: str) -> Figure:
                     f"{part.loc[arm, 'diverged']} diverged", (value, row), xytext=(0, 6), textcoords="offset points", fontsize=7
                 )
         ax.axvline(1, **look("decomfl").line())
-        ax.set(xscale="log", xlabel="speed-up over DeComFL", title=f"({'bcdefg'[i]}) {name}", ylim=(len(ARMS) - 0.5, -0.6))
+        ax.set(
+            xscale="log",
+            xlabel="speed-up over DeComFL",
+            title=f"({'bcdefg'[i]}) {name}".replace(", ", ",\n"),
+            ylim=(len(ARMS) - 0.5, -0.6),
+        )
         _plain_ticks(ax, part.loc[list(ARMS), ["low", "high"]].to_numpy(float))
         ax.set_yticks(range(len(ARMS)), [label for label, _, _ in ARMS.values()] if i == 0 else [""] * len(ARMS))
     provenance(fig, source)
