@@ -108,4 +108,4 @@ def _curves(ax: Axes, lines: pd.DataFrame, title: str) -> None:
     ax.set(xscale="log", yscale="log", xlabel="scalars on a client's uplink", ylabel=r"$f/f_0$", title=title)
     ax.set_ylim(TARGET / 2, 3)
     if title.startswith("(c"):
-        ax.legend(loc="lower left", fontsize=7)
+        ax.legend(loc="upper right", fontsize=7)
