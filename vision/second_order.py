@@ -67,18 +67,8 @@ def compute() -> tuple[pd.DataFrame, pd.DataFrame]:
             rounds = EVERY * np.median(stays_below(tried, target), -1)
             ends = np.where(np.isfinite(tried[-1]), tried[-1], np.inf).mean(-1)
             best = int(np.lexsort((ends, rounds))[0])
-            grids.append(
-                pd.DataFrame(
-                    {
-                        "arm": f"decomfl to {target:g}, scale {scale:g}",
-                        "scale": scale,
-                        "target": target,
-                        "lr": RATES[scale],
-                        "rounds": rounds,
-                        "loss": ends,
-                    }
-                )
-            )
+            about = {"arm": f"decomfl to {target:g}, scale {scale:g}", "scale": scale, "target": target, "rounds": ROUNDS}
+            grids.append(pd.DataFrame({"lr": RATES[scale], "needed": rounds, "loss": ends}).assign(**about))
             grids[-1]["winner"] = np.arange(len(rounds)) == best
             method = methods.build("decomfl", lr=RATES[scale][best])
             found.extend(_rows(scale, "decomfl", method, losses(scale, method, KEYS, KEY), RATES[scale][best], (target,)))
