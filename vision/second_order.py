@@ -29,7 +29,7 @@ VERSION, KEY, KEYS, TUNING, EXAMPLES, ROUNDS, EVERY = 1, 83, 6, 2, 400, 800, 5
 SCALES = (0.0, 1.5)
 TARGETS = {0.0: (1.0, 0.5, 0.2), 1.5: (2.0, 1.8, 1.5)}
 """Losses, by feature scale."""
-RATES = {0.0: tuple(np.geomspace(0.02, 0.6, 8)), 1.5: tuple(np.geomspace(1e-3, 1e-1, 8))}
+RATES = {0.0: tuple(np.geomspace(0.07, 0.6, 7)), 1.5: tuple(np.geomspace(0.0015, 0.02, 8))}
 ARMS = ("decomfl", *DEFAULTS)
 
 
