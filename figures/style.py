@@ -111,6 +111,12 @@ METHODS: Mapping[str, Look] = {
     "momentum": Look("#5A8FBF", (0, (2, 1, 1, 1)), "v", "DeComFL, momentum 0.9"),
     "decomfl-p10": Look("#003F88", (0, (6, 2)), "^", "DeComFL, P = 10 (twice the scalars)"),
     "hiso-oracle": Look(OKABE_ITO["green"], (0, (8, 1.5)), "P", "HiSo, H from the true Hessian"),
+    "decomfl-2P": Look("#00456B", (0, (3, 1.5)), "o", "DeComFL with 2P"),
+    "safe-step": Look(OKABE_ITO["sky"], (0, (5, 1.5)), "^", "safe step, H = I"),
+    "curvature-1": Look(OKABE_ITO["purple"], "-", "s", "curvature, one second difference"),
+    "curvature-2": Look("#9C4F7B", (0, (5, 1.5)), "D", "curvature, two"),
+    "curvature-5": Look("#5E2750", (0, (3, 1, 1, 1)), "v", "curvature, five (10 scalars a round)"),
+    "curvature-block": Look(OKABE_ITO["orange"], (0, (8, 1.5)), "X", "one number per block"),
     "theory": Look(OKABE_ITO["black"], "--", "", "theory"),
     "reported": Look(OKABE_ITO["black"], (0, (1, 1.2)), "*", "printed in the paper"),
 }

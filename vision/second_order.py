@@ -29,7 +29,7 @@ VERSION, KEY, KEYS, TUNING, EXAMPLES, ROUNDS, EVERY = 1, 83, 6, 2, 400, 800, 5
 SCALES = (0.0, 1.5)
 TARGETS = {0.0: (1.0, 0.5, 0.2), 1.5: (2.0, 1.8, 1.5)}
 """Losses, by feature scale."""
-RATES = {0.0: tuple(np.geomspace(0.02, 0.6, 8)), 1.5: tuple(np.geomspace(1e-3, 1e-1, 8))}
+RATES = {0.0: tuple(np.geomspace(0.07, 0.6, 7)), 1.5: tuple(np.geomspace(0.0015, 0.02, 8))}
 ARMS = ("decomfl", *DEFAULTS)
 
 
@@ -67,7 +67,8 @@ def compute() -> tuple[pd.DataFrame, pd.DataFrame]:
             rounds = EVERY * np.median(stays_below(tried, target), -1)
             ends = np.where(np.isfinite(tried[-1]), tried[-1], np.inf).mean(-1)
             best = int(np.lexsort((ends, rounds))[0])
-            grids.append(pd.DataFrame({"scale": scale, "target": target, "lr": RATES[scale], "rounds": rounds, "loss": ends}))
+            about = {"arm": f"decomfl to {target:g}, scale {scale:g}", "scale": scale, "target": target, "rounds": ROUNDS}
+            grids.append(pd.DataFrame({"lr": RATES[scale], "needed": rounds, "loss": ends}).assign(**about))
             grids[-1]["winner"] = np.arange(len(rounds)) == best
             method = methods.build("decomfl", lr=RATES[scale][best])
             found.extend(_rows(scale, "decomfl", method, losses(scale, method, KEYS, KEY), RATES[scale][best], (target,)))
