@@ -96,18 +96,23 @@ def _loss(problem: Quadratic, x: Point) -> Tensor:
 @functools.cache
 def quadratics() -> dict[str, Case]:
     """Axis-aligned spectra from a few large modes to many equal ones, and one turned away from the axes; logistic regression."""
+    # H starts at 1, so the unit of f matters to HiSo: two spectra stand here in two units.
     four = {"block_sizes": (75,) * 4, "block_values": (1.0, 10.0, 100.0, 1000.0)}
+    four_small = four | {"block_values": (0.001, 0.01, 0.1, 1.0)}
+    spikes_small = {"block_sizes": (10, 290), "block_values": (1.0, 0.001)}
     data = functools.partial(Logistic, 100, clients=1, examples=512)
     logistic = data()
     x, limit = logistic.minimiser, max_stable_step(np.linalg.eigvalsh(logistic.hessian(np.zeros(100))), 1.0, 5)
     return {
         "i^-1": quadratic(800, parameter=1.0),
         "i^-1.5": quadratic(1600, parameter=1.5),
-        "i^-2": quadratic(600, parameter=2.0),
+        "i^-2": quadratic(1000, parameter=2.0),
         "10 spikes": quadratic(1300, spectrum_family="spiked", parameter=1000.0),
         "log-normal": quadratic(700, spectrum_family="lognormal", parameter=1.0),
         "4 blocks": quadratic(600, spectrum_family="blocks", **four),
-        "i^-1.5 rotated": quadratic(900, 150, parameter=1.5, angle=float("inf")),
+        "10 spikes, L = 1": quadratic(1300, spectrum_family="blocks", **spikes_small),
+        "4 blocks, L = 1": quadratic(600, spectrum_family="blocks", **four_small),
+        "i^-1.5 rotated": quadratic(1500, 150, parameter=1.5, angle=float("inf")),
         "logistic": Case(
             lambda replicates: data(replicates=replicates),
             _on_all_data,
