@@ -25,14 +25,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hiso_bench import curvature, records
+from hiso_bench import records
 from hiso_bench.experiments import Plan, Profile
 from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.points import Point
 from hiso_bench.problems import Problem
 from hiso_bench.sweeps import Arm, Cell, choose_rates
 from hiso_bench.theory.stability import max_stable_step
-from learned_h.arms import ADAPTIVE, HISO, KNOWN, LEAVES, PLAIN, build, quadratic_arms
+from learned_h.arms import ADAPTIVE, HISO, KNOWN, LEAVES, PLAIN, build, oracle, quadratic_arms
 from synthetic.logistic import Logistic
 from synthetic.quadratic import Quadratic
 from synthetic.rare_tokens import RareTokens
@@ -149,19 +149,6 @@ def _objective(problem: Any, x: Point) -> Tensor:
     return problem.objective(x)
 
 
-@functools.cache
-def oracle(case: Case) -> Point:
-    """The Hessian's diagonal where it is a constant or known at the minimum; else the Gauss-Newton matrix's at the start."""
-    problem: Any = case.make(())
-    if hasattr(problem, "oracle_h"):
-        return problem.oracle_h()
-    x = curvature.double(problem.initial())
-    inputs = problem.everything.inputs
-    inputs = None if inputs is None else inputs.double()
-    found = curvature.gauss_newton_diagonal(lambda at: problem.loss.logits(at, inputs), x, problem.everything.weights.sum(-1))
-    return curvature.unflatten(found, problem.layout)
-
-
 class Passage(NamedTuple):
     """Runs of one arm, per replicate."""
 
@@ -179,7 +166,9 @@ def run(
 ) -> Passage:
     """Run one arm with all its rates and keys in one call; with `stop`, until every replicate has the last target or diverged."""
     problem = case.make(replicates)
-    method = build(arm, lr, problem, functools.partial(case.gradient, problem), oracle(case))
+    method = build(
+        arm, lr, problem, functools.partial(case.gradient, problem), oracle(case.make(())) if arm.method == "hiso-oracle" else ()
+    )
     options = FederationOptions(wire="float64", key=key, on_divergence="freeze")
     federation = Federation(problem, method, options)
     first = case.value(problem, federation.state.x)
