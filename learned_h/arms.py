@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hiso_bench import methods
+from hiso_bench import curvature, methods
 from hiso_bench.directions import Warped
 from hiso_bench.methods.base import Method, Step
 from hiso_bench.methods.hiso import HiSo
@@ -86,3 +86,18 @@ def build(arm: Arm, lr: Value, problem: Problem, gradient: Callable[[Point], Seq
         largest = max(float(leaf.max()) for leaf in oracle)
         given |= {"h": oracle, "eps": given["eps"] * largest}
     return methods.build(arm.method, given, lr=lr)
+
+
+def oracle(problem: Any) -> Point:
+    """The Hessian's diagonal where it is constant or known at the minimum; else the Gauss-Newton matrix's at the start.
+
+    Args:
+        problem: with `oracle_h`, or a `classification.SoftmaxLoss` on `everything`; without replicates.
+    """
+    if hasattr(problem, "oracle_h"):
+        return problem.oracle_h()
+    inputs, weights = problem.everything
+    inputs = None if inputs is None else inputs.double()
+    x = curvature.double(problem.initial())
+    found = curvature.gauss_newton_diagonal(lambda at: problem.loss.logits(at, inputs), x, weights.sum(-1))
+    return curvature.unflatten(found, problem.layout)
