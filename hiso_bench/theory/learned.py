@@ -129,7 +129,7 @@ def multipliers(energy: ArrayLike, P: int, ema_new: float) -> NDArray[np.float64
         ValueError: as `fixed_point`, or nu outside (0, 1).
     """
     _check_ema(ema_new)
-    return np.sort(1 + ema_new * np.linalg.eigvals(jacobian(energy, P)).real)
+    return np.sort(1 + ema_new * np.linalg.eigvals(jacobian(energy, P)).real).astype(np.float64)
 
 
 def multipliers_undone(energy: ArrayLike, P: int, ema_new: float) -> NDArray[np.float64]:
@@ -154,7 +154,7 @@ def multipliers_undone(energy: ArrayLike, P: int, ema_new: float) -> NDArray[np.
     a = np.sum(energy / h)
     # d v_j+ / d v_k with d h = d v / (2 h).
     J = (np.diag(np.full(len(h), a / P)) - np.outer(h, energy / h**2) / P) / (2 * h) - np.eye(len(h))
-    return np.sort(1 + ema_new * np.linalg.eigvals(J).real)
+    return np.sort(1 + ema_new * np.linalg.eigvals(J).real).astype(np.float64)
 
 
 def relaxation(h0: float, energy: float, P: int, ema_new: float, rounds: int) -> NDArray[np.float64]:
