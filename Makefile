@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help figures gallery test lint llm verify mutants bench results clean
+.PHONY: help figures gallery test lint llm verify mutants bench results paper clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ bench: $(INSTALLED)-llm ## Measure the cost of a round, of the theory and of fin
 results: $(INSTALLED)-core ## Recompute recorded results; PROFILE=quick|standard|paper, DRY_RUN=1 prints the plan
 	@$(BIN)/hiso-bench results --profile $(PROFILE) $(if $(filter 1,$(DRY_RUN)),--dry-run)
 
+paper: $(INSTALLED)-paper ## Set the texts of paper/ as PDF, every number pulled from results/
+	@$(BIN)/hiso-bench figures stage
+	@$(BIN)/python -m paper.build
+
 clean: ## Remove drawn figures, caches and build leftovers; keeps .venv, data and results
 	@rm -rf figures/out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -62,7 +66,8 @@ clean: ## Remove drawn figures, caches and build leftovers; keeps .venv, data an
 # The stamps. Each extra is installed together with the core, so its stamp stands for the core as well.
 $(INSTALLED)-dev: EXTRA := [dev]
 $(INSTALLED)-llm: EXTRA := [llm]
-$(INSTALLED)-core $(INSTALLED)-dev $(INSTALLED)-llm: pyproject.toml constraints.txt $(BIN)/python
+$(INSTALLED)-paper: EXTRA := [paper]
+$(INSTALLED)-core $(INSTALLED)-dev $(INSTALLED)-llm $(INSTALLED)-paper: pyproject.toml constraints.txt $(BIN)/python
 	@echo "install   hiso_bench$(EXTRA), versions from constraints.txt"
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.$(EXTRA)'
 	@touch $(INSTALLED)-core $@

@@ -64,7 +64,7 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
             ("<", 5, "black", "white", "some key not within the budget: at most this"),
         )
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=5)
+    fig.legend(handles=handles, loc="outside lower center", ncols=5, borderaxespad=2.4)  # above the origin
     fig.suptitle(
         f"Every arm at its own tuned rate; {about['keys']} keys, paired, {SHOWN_LEVEL:.0%} intervals of the mean log; "
         "no mark where DeComFL itself misses the target on a key",

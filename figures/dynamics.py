@@ -50,7 +50,7 @@ def draw(results: Path, source: str, experiment: str = "dynamics") -> Figure:
     axes[1, 0].set_ylabel(r"$(f - f^*)/s_{\max}$")
     axes[1, 0].set_ylim(1e-3, 1e9)
     handles, labels = axes[1, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=6)
+    fig.legend(handles, labels, loc="outside lower center", ncols=6, borderaxespad=2.4)  # above the origin
     fig.suptitle(
         rf"How $H$ moves ($P={about['P']}$); (e-h): $\Sigma_{{jj}}=j^{{-1.5}}$, d = 100, medians of 12 keys with 10-90 % bands, "
         "one untuned rate before and after", fontsize=10, x=0.01, ha="left",

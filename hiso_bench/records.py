@@ -103,7 +103,8 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise RecordError(f"result {path} is missing")
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise RecordError(f"result {path} was changed after it was written (its SHA-256 differs from the sidecar's)")
-    return pd.read_csv(path), about
+    # Only an empty field is missing: a text such as "null" is a name.
+    return pd.read_csv(path, keep_default_na=False, na_values=[""]), about
 
 
 def current(path: Path, config: dict[str, Any], version: int) -> bool:

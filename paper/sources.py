@@ -71,7 +71,7 @@ class Sources:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number with so many significant digits, without an exponent between 0.001 and 10^6.
+    """A number with so many significant digits, without an exponent between 0.0001 and 10^6.
 
     Raises:
         SourceError: it is not finite: a text must say why, a number cannot.
@@ -81,9 +81,9 @@ def number(value: float, digits: int = 2) -> str:
     if value == 0:
         return "0"
     size = math.floor(math.log10(abs(value)))
-    if not -4 < size < 6:
+    if not -5 < size < 6:
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-        return f"{mantissa} × 10^{int(exponent)}"
+        return f"{mantissa}e{int(exponent)}"
     rounded = round(value, digits - 1 - size)
     return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
 

@@ -1,0 +1,174 @@
+"""The numbers of `learned_h.typ`, a summary in two pages: what HiSo's H learns, and what would have to be learned instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from hiso_bench.stats import mean_interval
+from paper.sources import SourceError, Sources, interval, number
+
+QUESTIONS = ("C1", "C2", "C3", "C5", "C8", "C9", "C11", "C15", "C16", "C20", "C21", "C23", "C25")
+OURS = ("signal-budget", "second-difference", "safe-step")
+CITED = ("preconditioning-noise", "C5-learned")
+NETWORKS = ("digits MLP", "digits CNN", "MNIST CNN", "tiny-opt")
+ORACLE_GAPS = ("flat", "i^-1", "i^-1.5", "10 spikes", "i^-1.5, turned 0.3", "i^-1.5, Haar")
+ARMS = ("hiso", "hiso-scalar", "hiso-shuffled", "hiso-infinite", "decomfl-p10", "hiso-oracle")
+ABLATIONS = ("ablation_quadratics", "ablation_networks")
+SAVED = (
+    ("i^-1.5", 0.0, "none", 1000), ("10 spikes", 0.0, "none", 1000),
+    ("i^-1.5", 0.0, "hessian", 200), ("10 spikes", 0.0, "hessian", 200),
+    ("i^-1", 0.0, "none", 200), ("log-normal 1", 0.0, "none", 200), ("4 blocks", 0.0, "none", 200),
+    ("i^-1.5", 0.3, "none", 200), ("i^-1.5", np.inf, "none", 200), ("i^-1.5", 0.0, "isotropic", 200),
+)  # fmt: skip
+NOISE = {"none": "", "hessian": ", V ~ Σ", "isotropic": ", V ~ I"}
+
+
+def numbers(sources: Sources) -> dict[str, object]:
+    """Everything that the text asks for: strings, and tables as lists of rows of strings."""
+    return {
+        "claims": [claim(sources, id_) for id_ in (*QUESTIONS, *OURS)],
+        "cited": {id_: sources.claim(id_)["verdict"] for id_ in CITED},
+        "verdicts": verdicts(sources),
+        "held": held(sources),
+        "still": still(sources),
+        "along": along(sources),
+        "gaps": gaps(sources),
+        "ablation": [row for name in ABLATIONS for row in ablation(sources, name)],
+        "apart": [told for name in ABLATIONS for told in apart(sources, name)],
+        "saved": saved(sources),
+    }
+
+
+def claim(sources: Sources, id_: str) -> list[str]:
+    """A row: id, verdict, headline measured with its interval, what it is, and why."""
+    found = sources.claim(id_)
+    head, control = found["evidence"][0], found["controls"][0]
+    values = [float(head[name]) for name in ("measured", "low", "high")]
+    told = number(values[0], 3) if values[1] == values[2] else interval(*values)
+    other = number(float(control["measured"]), 3) if control["measured"] is not None else "-"
+    return [id_, found["verdict"], told, head["what"], f"{control['ingredient']}: {other}"]
+
+
+def verdicts(sources: Sources) -> dict[str, str]:
+    """How many of the thirteen questions hold, hold under a condition, and fail."""
+    found = [sources.claim(id_)["verdict"] for id_ in QUESTIONS]
+    return {kind: str(found.count(kind)) for kind in ("holds", "conditional", "fails")} | {"all": str(len(found))}
+
+
+def held(sources: Sources) -> list[list[str]]:
+    """Per network, the median over keys at the start and later: d, N_eff, what the fixed point tells apart, and the noise."""
+    points = pd.concat([sources.table("stage_points"), sources.table("stage_networks_points")])
+    rows = []
+    for name in NETWORKS:
+        part = points[points["subject"] == name]
+        if part.empty:
+            raise SourceError(f"subject {name!r} is not in stage_points or stage_networks_points")
+        value = part.groupby(["quantity", "point"])["value"].median().unstack("point")
+        both = {q: [number(float(value.loc[q, point]), 2) for point in ("start", "later")] for q in ("n_eff", "off_diagonal")}
+        top = [f"{100 * (float(value.loc['max_r_5', point]) - 1):.1f} %" for point in ("start", "later")]
+        layers = 100 * (float(value.loc["layers_5"].max()) - 1)
+        rows.append(
+            [
+                name, f"{int(value.loc['d', 'start']):,}", " / ".join(both["n_eff"]), " / ".join(top), f"{layers:.2f} %",
+                f"{100 * float(value.loc['std_log_5'].max()):.2f} %", f"{100 * float(value.loc['noise_5', 'start']):.0f} %",
+                " / ".join(both["off_diagonal"]),
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def still(sources: Sources) -> list[list[str]]:
+    """d, P, measured correlation of log H with log diag Sigma where the gradient is that and stands still, and predicted."""
+    table = sources.table("along_still")
+    own = table[(table["variant"] == "hiso-c") & (table["measure"] == "log") & (table["what"] == "h") & (table["eps"] == 0)]
+    own = own[(own["ema_new"] == 0.05) & (own["local_steps"] == 1)]
+    rows = []
+    for d, P in ((10, 5), (100, 5), (1000, 5), (1000, 80)):
+        row = own[(own["d"] == d) & (own["P"] == P)].iloc[0]
+        rows.append([str(d), str(P), interval(row["value"], row["low"], row["high"]), number(row["predicted"])])
+    return rows
+
+
+def along(sources: Sources) -> list[list[str]]:
+    """Subject, P, and at the end: correlation of log H with log diag |Sigma| above its null, spread of log H, and of its null."""
+    table = sources.table("along")
+    last = table[table["round"] == table["round"].max()]
+    rows = []
+    for (name, P), part in last.groupby(["subject", "P"], sort=False):
+        row = part.set_index("quantity")[["value", "low", "high"]]
+        width = [np.sqrt(row.loc[f"share within {of}", "value"]) for of in ("h", "null")]
+        rows.append([str(name), str(P), interval(*row.loc["excess log absolute"]), *(number(value, 3) for value in width)])
+    return rows
+
+
+def gaps(sources: Sources) -> list[list[str]]:
+    """Family, and rounds of DeComFL over those of the best known diagonal, each at its best constant step, exact."""
+    table = sources.table("stage_gap").set_index(["subject", "arm"])["value"]
+    return [[name, number(float(table.loc[name, "oracle Hessian"]), 2)] for name in ORACLE_GAPS]
+
+
+def reached(sources: Sources, name: str) -> Iterator[tuple[str, float, float, dict[str, pd.Series]]]:
+    """Per problem: its name, the hardest target that DeComFL reached on every key, the budget, and every arm's rounds to it."""
+    for problem, part in sources.table(name).groupby("problem", sort=False):
+        wide = {str(arm): own.pivot(index="key", columns="target", values="rounds") for arm, own in part.groupby("arm")}
+        targets = [target for target in sorted(wide["decomfl"].columns) if wide["decomfl"][target].notna().all()]
+        if targets:
+            yield str(problem), float(targets[0]), float(part["budget"].iloc[0]), {a: w[targets[0]] for a, w in wide.items()}
+
+
+def ablation(sources: Sources, name: str) -> list[list[str]]:
+    """Problem, target, and the speed-up of every arm over DeComFL in rounds, paired by key, to the hardest target it reached."""
+    return [
+        [problem, number(target, 1), *(speed(rounds["decomfl"], rounds[a], budget) if a in rounds else "-" for a in ARMS)]
+        for problem, target, budget, rounds in reached(sources, name)
+    ]
+
+
+def apart(sources: Sources, name: str) -> list[str]:
+    """The problems on which HiSo and its own mean differ in rounds at 99.9 %, with the ratio: above 1, HiSo is the faster one."""
+    told = []
+    for problem, _, _, rounds in reached(sources, name):
+        logs = np.log(np.maximum(rounds["hiso-scalar"], 1) / np.maximum(rounds["hiso"], 1)).to_numpy(float)
+        if np.isfinite(logs).all():
+            value, low, high = (float(np.exp(end)) for end in mean_interval(logs))
+            if low > 1 or high < 1:
+                told.append(f"{problem} ({interval(value, low, high)})")
+    return told
+
+
+def speed(plain: Sequence[float] | pd.Series, arm: Sequence[float] | pd.Series, budget: float) -> str:
+    """Geometric mean of the ratio of rounds over keys with its 99.9 % interval; a bound where a key missed the target."""
+    plain, arm = np.maximum(np.asarray(plain, float), 1), np.maximum(np.asarray(arm, float), 1)
+    if np.isnan(arm).any():
+        return f"< {number(float(np.exp(np.log(plain / budget).mean())))}"
+    return interval(*(float(np.exp(value)) for value in mean_interval(np.log(plain / arm))))
+
+
+def saved(sources: Sources) -> list[list[str]]:
+    """Case, d, and DeComFL's scalars over those of: one second difference, five, HiSo where it was run, the oracle."""
+    table = sources.table("second_order")
+    table = table[table["target"] == table["target"].min()]
+    rows = []
+    for family, angle, geometry, d in SAVED:
+        part = table[(table["family"] == family) & (table["angle"] == angle)]
+        part = part[(part["geometry"] == geometry) & (part["d"] == d)]
+        turned = "" if not angle else ", Haar rotation" if np.isinf(angle) else f", turned {angle:g}"
+        plain = float(part.loc[part["arm"] == "decomfl", "scalars"].iloc[0])
+        arms = ("curvature-1", "curvature-5", "hiso", "oracle")
+        told = [_saving(plain, part.loc[part["arm"] == arm, "scalars"]) for arm in arms]
+        rows.append([f"{family}{turned}{NOISE[geometry]}", str(d), *told])
+    return rows
+
+
+def _saving(plain: float, scalars: pd.Series) -> str:
+    if scalars.empty:
+        return "-"
+    values = scalars.to_numpy(float)
+    if not np.isfinite(values).all():
+        return f"{int(np.isfinite(values).sum())} of {len(values)} arrive"
+    if len(values) == 1:
+        return number(plain / float(values[0]))
+    return interval(*(float(np.exp(value)) for value in mean_interval(np.log(plain / values))))
