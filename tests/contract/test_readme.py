@@ -28,7 +28,7 @@ def test_the_commands_run_in_the_order_in_which_they_stand(tmp_path, monkeypatch
     whole = grammar.corpus()
     monkeypatch.setattr(grammar, "corpus", lambda: whole[::100])
     commands = [line for line in SHELL if line and not line.startswith("make ")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for line in commands:
         program, *args = line.split()
         assert program == ".venv/bin/hiso-bench"
