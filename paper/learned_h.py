@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hiso_bench.stats import mean_interval
 from paper.sources import SourceError, Sources, interval, number
@@ -131,20 +132,26 @@ def apart(sources: Sources, name: str) -> list[str]:
     """The problems on which HiSo and its own mean differ in rounds at 99.9 %, with the ratio: above 1, HiSo is the faster one."""
     told = []
     for problem, _, _, rounds in reached(sources, name):
-        logs = np.log(np.maximum(rounds["hiso-scalar"], 1) / np.maximum(rounds["hiso"], 1)).to_numpy(float)
-        if np.isfinite(logs).all():
-            value, low, high = (float(np.exp(end)) for end in mean_interval(logs))
-            if low > 1 or high < 1:
-                told.append(f"{problem} ({interval(value, low, high)})")
+        mean, own = (np.maximum(rounds[arm].to_numpy(float), 1) for arm in ("hiso-scalar", "hiso"))
+        if np.isnan(mean / own).any():
+            continue
+        _, low, high = mean_interval(np.log(mean / own))
+        if low > 0 or high < 0:
+            told.append(f"{problem} ({_geometric(mean / own)})")
     return told
 
 
-def speed(plain: Sequence[float] | pd.Series, arm: Sequence[float] | pd.Series, budget: float) -> str:
+def speed(plain: pd.Series, arm: pd.Series, budget: float) -> str:
     """Geometric mean of the ratio of rounds over keys with its 99.9 % interval; a bound where a key missed the target."""
-    plain, arm = np.maximum(np.asarray(plain, float), 1), np.maximum(np.asarray(arm, float), 1)
-    if np.isnan(arm).any():
-        return f"< {number(float(np.exp(np.log(plain / budget).mean())))}"
-    return interval(*(float(np.exp(value)) for value in mean_interval(np.log(plain / arm))))
+    base, own = (np.maximum(rounds.to_numpy(float), 1) for rounds in (plain, arm))
+    if np.isnan(own).any():
+        return f"< {number(float(np.exp(np.log(base / budget).mean())))}"
+    return _geometric(base / own)
+
+
+def _geometric(ratios: NDArray[np.float64]) -> str:
+    value, low, high = (float(np.exp(end)) for end in mean_interval(np.log(ratios)))
+    return interval(value, low, high)
 
 
 def saved(sources: Sources) -> list[list[str]]:
@@ -171,4 +178,4 @@ def _saving(plain: float, scalars: pd.Series) -> str:
         return f"{int(np.isfinite(values).sum())} of {len(values)} arrive"
     if len(values) == 1:
         return number(plain / float(values[0]))
-    return interval(*(float(np.exp(value)) for value in mean_interval(np.log(plain / values))))
+    return _geometric(plain / values)
