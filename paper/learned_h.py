@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -111,46 +112,59 @@ def gaps(sources: Sources) -> list[list[str]]:
     return [[name, number(float(table.loc[name, "oracle Hessian"]), 2)] for name in ORACLE_GAPS]
 
 
-def reached(sources: Sources, name: str) -> Iterator[tuple[str, float, float, dict[str, pd.Series]]]:
-    """Per problem: its name, the hardest target that DeComFL reached on every key, the budget, and every arm's rounds to it."""
+class Case(NamedTuple):
+    """A problem of the ablation, at the targets that DeComFL reached on every key."""
+
+    problem: str
+    targets: list[float]
+    budget: float
+    rounds: dict[str, NDArray[np.float64]]
+    """Per arm the rounds to each target, (keys, targets); NaN where a key missed it."""
+
+
+def cases(sources: Sources, name: str) -> Iterator[Case]:
+    """The problems of an ablation."""
     for problem, part in sources.table(name).groupby("problem", sort=False):
         wide = {str(arm): own.pivot(index="key", columns="target", values="rounds") for arm, own in part.groupby("arm")}
         targets = [target for target in sorted(wide["decomfl"].columns) if wide["decomfl"][target].notna().all()]
         if targets:
-            yield str(problem), float(targets[0]), float(part["budget"].iloc[0]), {a: w[targets[0]] for a, w in wide.items()}
+            rounds = {arm: np.maximum(table[targets].to_numpy(float), 1) for arm, table in wide.items()}
+            yield Case(str(problem), [float(target) for target in targets], float(part["budget"].iloc[0]), rounds)
 
 
 def ablation(sources: Sources, name: str) -> list[list[str]]:
-    """Problem, target, and the speed-up of every arm over DeComFL in rounds, paired by key, to the hardest target it reached."""
-    return [
-        [problem, number(target, 1), *(speed(rounds["decomfl"], rounds[a], budget) if a in rounds else "-" for a in ARMS)]
-        for problem, target, budget, rounds in reached(sources, name)
-    ]
+    """Problem, number of targets, and every arm's speed-up over DeComFL in rounds: the mean log that its rate was tuned for."""
+    rows = []
+    for case in cases(sources, name):
+        plain = case.rounds["decomfl"]
+        told = [speed(plain, case.rounds[arm], case.budget) if arm in case.rounds else "-" for arm in ARMS]
+        rows.append([case.problem, str(len(case.targets)), *told])
+    return rows
 
 
 def apart(sources: Sources, name: str) -> list[str]:
     """The problems on which HiSo and its own mean differ in rounds at 99.9 %, with the ratio: above 1, HiSo is the faster one."""
     told = []
-    for problem, _, _, rounds in reached(sources, name):
-        mean, own = (np.maximum(rounds[arm].to_numpy(float), 1) for arm in ("hiso-scalar", "hiso"))
-        if np.isnan(mean / own).any():
+    for case in cases(sources, name):
+        ratios = case.rounds["hiso-scalar"] / case.rounds["hiso"]
+        if np.isnan(ratios).any():
             continue
-        _, low, high = mean_interval(np.log(mean / own))
+        _, low, high = mean_interval(np.log(ratios).mean(1))
         if low > 0 or high < 0:
-            told.append(f"{problem} ({_geometric(mean / own)})")
+            told.append(f"{case.problem} ({_geometric(ratios)})")
     return told
 
 
-def speed(plain: pd.Series, arm: pd.Series, budget: float) -> str:
-    """Geometric mean of the ratio of rounds over keys with its 99.9 % interval; a bound where a key missed the target."""
-    base, own = (np.maximum(rounds.to_numpy(float), 1) for rounds in (plain, arm))
-    if np.isnan(own).any():
-        return f"< {number(float(np.exp(np.log(base / budget).mean())))}"
-    return _geometric(base / own)
+def speed(plain: NDArray[np.float64], arm: NDArray[np.float64], budget: float) -> str:
+    """Geometric mean of the ratio of rounds (keys, targets), its interval over keys; a bound where a target was missed."""
+    if np.isnan(arm).any():
+        return f"< {number(float(np.exp(np.log(plain / np.where(np.isnan(arm), budget, arm)).mean())))}"
+    return _geometric(plain / arm)
 
 
 def _geometric(ratios: NDArray[np.float64]) -> str:
-    value, low, high = (float(np.exp(end)) for end in mean_interval(np.log(ratios)))
+    """Of (keys,) or (keys, targets)."""
+    value, low, high = (float(np.exp(end)) for end in mean_interval(np.log(ratios).reshape(len(ratios), -1).mean(1)))
     return interval(value, low, high)
 
 
