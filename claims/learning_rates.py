@@ -1,0 +1,63 @@
+"""The claim about the sensitivity to the learning rate."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiso_bench.claims import Control, Evidence, Finding, check
+from hiso_bench.stats import mean_interval
+from hiso_bench.sweeps import Arm
+from learned_h import rates
+from learned_h.ablation import Case
+from synthetic.quadratic import Quadratic
+from vision.mlp import DigitsPerceptron
+
+KEY = 20260106
+WIDER = (math.log(1.25), math.inf)
+"""Less sensitive: a basin 1.25 times as wide, in logs."""
+SAME = (-math.log(1.25), math.log(1.25))
+DIMENSION = 100
+
+
+def _case(problem: str) -> tuple[Case, int]:
+    """A problem and its keys."""
+    if problem == "digits MLP":
+        mlp = rates.basins()[problem]
+        return replace(mlp, make=lambda shape: DigitsPerceptron(examples=64, replicates=shape), targets=(0.3,)), 8
+    drawn = Quadratic(DIMENSION, "lognormal", 1.0, clients=1, key=7).spectrum
+    s = np.arange(1, DIMENSION + 1) ** -1.5 if problem == "i^-1.5" else drawn / drawn.max()
+    return rates.spectrum_case(s, (0.03,)), 16
+
+
+@functools.cache
+def _widths(problem: str, arm: str) -> NDArray[np.float64]:
+    """Octaves per key."""
+    case, keys = _case(problem)
+    chosen = Arm(arm, "hiso", {"freeze_after": 0}) if arm == "never learned" else Arm(arm, arm)
+    return rates.widths(rates.slowdown(rates.basin(case, chosen, keys=keys, key=KEY).rounds[-1]))
+
+
+def _ratio(problem: str, arm: str, over: str, allowed: tuple[float, float] = WIDER) -> Evidence:
+    logs = np.log(_widths(problem, arm) / _widths(problem, over))
+    return Evidence(f"log(width of {arm} / width of {over}), {problem}", mean_interval(logs), math.nan, allowed)
+
+
+@check("lr-basin")
+def basin() -> Finding:
+    """HiSo's basin of learning rates over DeComFL's."""
+    calibrated = np.log(2 * _widths("i^-1.5", "decomfl") / _widths("i^-1.5", "decomfl"))
+    what = "the same, for DeComFL over itself with an option whose square root is the rate, i^-1.5"
+    return Finding(
+        evidence=tuple(_ratio(problem, "hiso", "decomfl") for problem in ("i^-1.5", "log-normal", "digits MLP")),
+        controls=(
+            Control("H -> its mean: a scalar alone", "holds", _ratio("i^-1.5", "hiso-scalar", "hiso", SAME)),
+            Control("H never learned", "fails", _ratio("i^-1.5", "never learned", "decomfl")),
+            Control("the unit of a rate: its square", "holds", Evidence(what, mean_interval(calibrated), math.log(2), WIDER)),
+        ),
+        needed="more keys",
+    )
