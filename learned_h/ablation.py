@@ -165,8 +165,10 @@ def run(
     case: Case, arm: Arm, lr: float | Tensor, replicates: tuple[int, ...], key: int, rounds: int,
     stop: bool | Callable[[int, Tensor], bool] = True,
 ) -> Passage:  # fmt: skip
-    """Run one arm with all its rates and keys in one call; with `stop`, until every replicate has the last target or diverged,
-    or until a function of the round and of who has the last target says so."""
+    """Run one arm with all its rates and keys in one call; with `stop`, until every replicate has the last target or diverged.
+
+    A function of the round and of which replicates have the last target may say when to stop instead.
+    """
     problem = case.make(replicates)
     method = build(
         arm, lr, problem, functools.partial(case.gradient, problem), oracle(case.make(())) if arm.method == "hiso-oracle" else ()

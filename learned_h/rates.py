@@ -130,7 +130,8 @@ def widths(found: NDArray[np.float64], step: float = 0.5) -> NDArray[np.float64]
     """Octaves of rates within `WITHIN` times the best rounds, per key.
 
     Args:
-        found: `slowdown`, (rates, keys), rates `step` octaves apart; linear in between, and NaN counts as `CAP`.
+        found: `slowdown`, (rates, keys); linear between rates, and NaN counts as `CAP`.
+        step: octaves from one rate to the next.
 
     Raises:
         ValueError: the basin of a key reaches an end of the grid, so that its width is not known.
