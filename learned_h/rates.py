@@ -62,15 +62,15 @@ def spectrum_case(s: Sequence[float] | NDArray, targets: tuple[float, ...]) -> C
 
 
 def basins() -> dict[str, Case]:
-    """Three spectra with largest eigenvalue 1, d = 200, and the digits perceptron."""
+    """Three spectra with largest eigenvalue 1, d = 200, and the digits perceptron (64 images)."""
     j = np.arange(1, 201)
     lognormal = np.sort(Quadratic(200, "lognormal", 1.0, clients=1, key=7).spectrum)[::-1]
-    mlp = partial(DigitsPerceptron, examples=128)
+    mlp = partial(DigitsPerceptron, examples=64)
     return {
         "i^-1.5": spectrum_case(j**-1.5, (0.1, 0.03)),
         "log-normal": spectrum_case(lognormal / lognormal[0], (0.1, 0.03)),
         "4 blocks": spectrum_case(np.repeat(10.0 ** -np.arange(4), 50), (0.1, 0.03)),
-        "digits MLP": replace(networks()["digits MLP"], make=lambda shape: mlp(replicates=shape), targets=(0.5, 0.3)),
+        "digits MLP": replace(networks()["digits MLP"], make=lambda shape: mlp(replicates=shape), targets=(0.3,)),
     }
 
 
@@ -178,3 +178,8 @@ def exact_best(s: NDArray, target: float, perturbations: int = P, most: int = 15
     c = np.polyfit(np.log(rates[i - 1 : i + 2]), np.log(rounds[i - 1 : i + 2]), 2)
     at = -c[1] / (2 * c[0])
     return float(np.exp(at)), float(np.exp(np.polyval(c, at))), limit
+
+
+def rounds_at(case: Case, arm: Arm, lr: float, keys: int, most: int) -> NDArray[np.float64]:
+    """Rounds to the last target at one rate, on the result key: (keys,), NaN where `most` rounds do not suffice."""
+    return np.maximum(run(case, arm, lr, (keys,), RESULT_KEY, most).rounds(case.targets[-1]), 1)
