@@ -17,34 +17,35 @@ from learned_h.ablation import Case
 from synthetic.quadratic import Quadratic
 from vision.mlp import DigitsPerceptron
 
-KEY = 20260106
+KEY, KEYS = 20260107, 32
+HALF = 6
+"""Rates to either side of the pilot's: three octaves."""
 WIDER = (math.log(1.25), math.inf)
 """Less sensitive: a basin 1.25 times as wide, in logs."""
 SAME = (-math.log(1.25), math.log(1.25))
 DIMENSION = 100
 
 
-def _case(problem: str) -> tuple[Case, int]:
-    """A problem and its keys."""
+def _case(problem: str) -> Case:
     if problem == "digits MLP":
         mlp = rates.basins()[problem]
-        return replace(mlp, make=lambda shape: DigitsPerceptron(examples=64, replicates=shape), targets=(0.3,)), 8
+        return replace(mlp, make=lambda shape: DigitsPerceptron(hidden=8, examples=64, replicates=shape), targets=(0.5,))
     drawn = Quadratic(DIMENSION, "lognormal", 1.0, clients=1, key=7).spectrum
     s = np.arange(1, DIMENSION + 1) ** -1.5 if problem == "i^-1.5" else drawn / drawn.max()
-    return rates.spectrum_case(s, (0.03,)), 16
+    return rates.spectrum_case(s, (0.1,))
 
 
 @functools.cache
 def _widths(problem: str, arm: str) -> NDArray[np.float64]:
     """Octaves per key."""
-    case, keys = _case(problem)
+    case = _case(problem)
     if arm == "squared":
         # Half an octave of the rate's square is a quarter of the rate: the width of 2 octaves must come out as 4.
         plain = Arm("decomfl", "decomfl")
         grid = rates.pilot(case, plain) * 2.0 ** (np.arange(-14, 11) / 4)
-        return rates.widths(rates.slowdown(rates.sweep(case, plain, grid, keys, KEY, rates.CAP)[-1]))
+        return rates.widths(rates.slowdown(rates.sweep(case, plain, grid, KEYS, KEY, rates.CAP)[-1]))
     chosen = Arm(arm, "hiso", {"freeze_after": 0}) if arm == "never learned" else Arm(arm, arm)
-    return rates.widths(rates.slowdown(rates.basin(case, chosen, keys=keys, key=KEY).rounds[-1]))
+    return rates.widths(rates.slowdown(rates.basin(case, chosen, HALF, KEYS, KEY).rounds[-1]))
 
 
 def _ratio(problem: str, arm: str, over: str, allowed: tuple[float, float] = WIDER) -> Evidence:
