@@ -17,9 +17,10 @@ from learned_h.ablation import Case
 from synthetic.quadratic import Quadratic
 from vision.mlp import DigitsPerceptron
 
-KEY, KEYS = 20260107, 32
-HALF = 6
-"""Rates to either side of the pilot's: three octaves."""
+KEY = 20260107
+GRIDS = {"digits MLP": (np.arange(-4.0, 5.0), 24)}
+"""Octaves from the pilot's rate, and keys."""
+GRID = (np.arange(-8, 9) / 2, 48)
 WIDER = (math.log(1.25), math.inf)
 """Less sensitive: a basin 1.25 times as wide, in logs."""
 SAME = (-math.log(1.25), math.log(1.25))
@@ -38,14 +39,15 @@ def _case(problem: str) -> Case:
 @functools.cache
 def _widths(problem: str, arm: str) -> NDArray[np.float64]:
     """Octaves per key."""
-    case = _case(problem)
-    if arm == "squared":
-        # Half an octave of the rate's square is a quarter of the rate: the width of 2 octaves must come out as 4.
-        plain = Arm("decomfl", "decomfl")
-        grid = rates.pilot(case, plain) * 2.0 ** (np.arange(-14, 11) / 4)
-        return rates.widths(rates.slowdown(rates.sweep(case, plain, grid, KEYS, KEY, rates.CAP)[-1]))
+    case, (grid, keys) = _case(problem), GRIDS.get(problem, GRID)
     chosen = Arm(arm, "hiso", {"freeze_after": 0}) if arm == "never learned" else Arm(arm, arm)
-    return rates.widths(rates.slowdown(rates.basin(case, chosen, HALF, KEYS, KEY).rounds[-1]))
+    power = 1.0
+    if arm == "squared":
+        # An octave of the rate's square is half an octave of the rate: a width of 2 must come out as 4.
+        chosen, power, grid = Arm("decomfl", "decomfl"), 0.5, np.arange(-16, 9) / 2
+    tried = rates.pilot(case, chosen) * 2.0 ** (power * grid)
+    found = rates.sweep(case, chosen, tried, keys, KEY, rates.CAP)
+    return rates.widths(rates.slowdown(found[-1]), grid[1] - grid[0])
 
 
 def _ratio(problem: str, arm: str, over: str, allowed: tuple[float, float] = WIDER) -> Evidence:
