@@ -18,9 +18,9 @@ from synthetic.quadratic import Quadratic
 from vision.mlp import DigitsPerceptron
 
 KEY = 20260107
-GRIDS = {"digits MLP": (np.arange(-4.0, 5.0), 24)}
+GRIDS = {"digits MLP": (np.arange(-4.0, 5.0), 16)}
 """Octaves from the pilot's rate, and keys."""
-GRID = (np.arange(-8, 9) / 2, 48)
+GRID = (np.arange(-8, 9) / 2, 32)
 WIDER = (math.log(1.25), math.inf)
 """Less sensitive: a basin 1.25 times as wide, in logs."""
 SAME = (-math.log(1.25), math.log(1.25))

@@ -55,7 +55,7 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=7)
     fig.suptitle(
-        f"How much does the learning rate matter? {about['keys']} keys, paired; intervals 99.9 %; "
+        f"How much does the learning rate matter? {about['keys']} keys; intervals 99.9 %; "
         f"P = {about['P']} and no gradient noise unless said",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip

@@ -7,7 +7,7 @@
                                    best rate over the best; NaN: above MOST_COST, or diverged)
     learning_rates_exponents.csv   axis, part, arm, exponent and its interval; arm "theory" is DeComFL's, exact
 
-Intervals are 99.9 %, over keys, on which all arms are paired.
+Intervals are 99.9 %, over keys. The arms share directions, but at rates in units of their own, so little is won by pairing.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def curves(problem: str) -> pd.DataFrame:
 
 
 def width(table: pd.DataFrame) -> pd.DataFrame:
-    """Width of every basin with its interval, and its ratio to DeComFL's, paired by key."""
+    """Width of every basin with its interval, and its ratio to DeComFL's."""
     rows = []
     for (problem, target), part in table.groupby(["problem", "target"], sort=False):
         wide = {arm: own.pivot(index="lr", columns="key", values="rounds") for arm, own in part.groupby("arm", sort=False)}

@@ -101,7 +101,7 @@ def pilot(case: Case, arm: Arm) -> float:
 
 
 def basin(case: Case, arm: Arm, half: int = HALF, keys: int = KEYS, key: int = RESULT_KEY, cap: float = CAP) -> Basin:
-    """Rounds to the targets at 2 half + 1 rates of ratio sqrt(2) about the pilot's, each on all keys, in one call."""
+    """Rounds to the targets at 2 half + 1 rates of ratio sqrt(2) about the pilot's, all keys in one call."""
     rates = pilot(case, arm) * 2.0 ** (np.arange(-half, half + 1) / 2)
     return Basin(rates, sweep(case, arm, rates, keys, key, cap))
 
@@ -113,17 +113,14 @@ def sweep(case: Case, arm: Arm, rates: NDArray[np.float64], keys: int, key: int,
 
 
 def slowdown(rounds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log2 of rounds (rates, keys) over those of the best rate, which for each key is chosen on the other keys; NaN stays.
+    """log2 of rounds (rates, keys) over the best rounds, for each key the geometric mean of the other keys' at their best rate.
 
-    Chosen on the same key, the best of many noisy rates would be too good, and a basin too narrow.
+    A key's own rounds at the best rate would add their noise to its width, as directions differ from rate to rate; and the best
+    of many noisy rates, chosen on the same key, would be too good. NaN stays.
     """
     logs = np.log2(rounds)
-    others = np.where(np.isnan(logs), np.inf, logs)
-    reference = np.empty(logs.shape[1])
-    for k in range(logs.shape[1]):
-        best = int(np.delete(others, k, 1).mean(1).argmin())
-        reference[k] = others[best, k] if np.isfinite(others[best, k]) else others[:, k].min()
-    return logs - reference
+    means = np.stack([np.delete(np.where(np.isnan(logs), np.inf, logs), k, 1).mean(1) for k in range(logs.shape[1])])
+    return logs - means.min(1)
 
 
 def widths(found: NDArray[np.float64], step: float = 0.5) -> NDArray[np.float64]:
