@@ -18,9 +18,12 @@ from synthetic.quadratic import Quadratic
 from vision.mlp import DigitsPerceptron
 
 KEY = 20260107
-GRIDS = {"digits MLP": (np.arange(-4.0, 5.0), 16)}
+GRIDS = {
+    "i^-1.5": (np.arange(-7, 5) / 2, 128),
+    "log-normal": (np.arange(-7, 5) / 2, 32),
+    "digits MLP": (np.arange(-3.0, 4.0), 16),
+}
 """Octaves from the pilot's rate, and keys."""
-GRID = (np.arange(-8, 9) / 2, 32)
 WIDER = (math.log(1.25), math.inf)
 """Less sensitive: a basin 1.25 times as wide, in logs."""
 SAME = (-math.log(1.25), math.log(1.25))
@@ -39,7 +42,7 @@ def _case(problem: str) -> Case:
 @functools.cache
 def _widths(problem: str, arm: str) -> NDArray[np.float64]:
     """Octaves per key."""
-    case, (grid, keys) = _case(problem), GRIDS.get(problem, GRID)
+    case, (grid, keys) = _case(problem), GRIDS[problem]
     chosen = Arm(arm, "hiso", {"freeze_after": 0}) if arm == "never learned" else Arm(arm, arm)
     power = 1.0
     if arm == "squared":
@@ -62,8 +65,8 @@ def basin() -> Finding:
         evidence=tuple(_ratio(problem, "hiso", "decomfl") for problem in ("i^-1.5", "log-normal", "digits MLP")),
         controls=(
             Control("H -> its mean: a scalar alone", "holds", _ratio("i^-1.5", "hiso-scalar", "hiso", SAME)),
-            Control("H never learned", "fails", _ratio("i^-1.5", "never learned", "decomfl")),
-            Control("DeComFL, whose option is the square of the rate", "holds", _ratio("i^-1.5", "squared", "decomfl")),
+            Control("H never learned", "fails", _ratio("log-normal", "never learned", "decomfl")),
+            Control("DeComFL, whose option is the square of the rate", "holds", _ratio("log-normal", "squared", "decomfl")),
         ),
         needed="more keys",
     )
