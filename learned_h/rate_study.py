@@ -85,7 +85,7 @@ def exponents(table: pd.DataFrame) -> pd.DataFrame:
                 slopes = [exponent(settings, 2.0 ** row.to_numpy()) for _, row in wide.iterrows()]
                 rows.append((axis, part, arm, *mean_interval(slopes)))
             best = [rates.exact_best(spectrum(axis, v), TARGET.get(axis, 0.1), int(v) if axis == "P" else P) for v in settings]
-            for name, i in (("theory", 0), ("theory eta*", 2)):
+            for name, i in (("theory", 0), ("theory limit", 2)):
                 slope = exponent(settings, [b[i] for b in best])
                 rows.append((axis, part, name, slope, slope, slope))
     return pd.DataFrame(rows, columns=["axis", "part", "arm", "exponent", "low", "high"])
