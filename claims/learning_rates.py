@@ -21,7 +21,7 @@ KEY = 20260107
 GRIDS = {
     "i^-1.5": (np.arange(-7, 6) / 2, 64),
     "log-normal": (np.arange(-5, 8) / 2, 32),
-    "digits MLP": (np.arange(-3.0, 4.0), 32),
+    "digits MLP": (np.arange(-4.0, 4.0), 28),
 }
 """Octaves from the pilot's rate, and keys."""
 WIDER = (math.log(1.25), math.inf)

@@ -39,21 +39,19 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
         tight = about["problems"][problem]["targets"][-1]
         own, theory = (t[(t["problem"] == problem) & (t["target"] == tight)] for t in (found, exact))
         _basin(ax, own, theory, arms, about)
-        ax.set_title(f"({letter}) {problem}: rounds to {tight} of the excess")
+        ax.set_title(f"({letter}) {problem}, to {tight}")
     axes[0, 0].set_ylabel("rounds / best rounds of the arm")
     for ax, letter, axis in zip(axes[1], "efgh", AXES, strict=True):
         _cost(ax, transfer[transfer["axis"] == axis], axis, arms, about)
-        ax.set_title(f"({letter}) cost of the rate tuned at {axis.split(',')[0]} = {about['base'][axis]}")
+        ax.set_title(f"({letter}) rate tuned at {axis.split(',')[0]} = {about['base'][axis]}")
     axes[1, 0].set_ylabel("rounds / rounds at the best rate there")
     _widths(axes[2, 0], width, problems, arms, about)
-    axes[2, 0].set_title("(i) width of the basin, tight target")
-    for ax, letter, (part, label) in zip(
-        axes[2, 1:], "jkl", (("d", "dimension"), ("c", "scale $c$ of the loss"), ("P", "$P$")), strict=True
-    ):
-        _exponents(ax, exponents[exponents["axis"].str.split(",").str[0] == part], arms)
-        ax.set_title(f"({letter}) power of the best rate in the {label}" if part != "P" else f"({letter}) power in $P$")
+    axes[2, 0].set_title("(i) width of the basin")
+    for ax, letter, (part, label) in zip(axes[2, 1:], "jkl", (("d", "$d$"), ("c", "$c$"), ("P", "$P$")), strict=True):
+        _exponents(ax, exponents[exponents["axis"].str.split(",").str[0] == part], arms, part == "d")
+        ax.set_title(f"({letter}) power of the best rate in {label}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=7)
+    fig.legend(handles, labels, loc="outside lower left", ncols=4)
     fig.suptitle(
         f"How much does the learning rate matter? {about['keys']} keys; intervals 99.9 %; "
         f"P = {about['P']} and no gradient noise unless said",
@@ -123,13 +121,14 @@ def _widths(ax: Axes, width: pd.DataFrame, problems: list[str], arms: list[str],
         own = pd.concat([own[(own["problem"] == p) & (own["target"] == t)] for p, t in tight.items()])
         x = np.arange(len(problems)) + step * (i - (len(arms) - 1) / 2)
         reach = (own["width"] - own["low"], own["high"] - own["width"])
-        ax.bar(x, own["width"], 0.9 * step, color=look(arm).color)
+        hatch = "////" if arm == "safe-step" else None  # its colour is another arm's as well
+        ax.bar(x, own["width"], 0.9 * step, color=look(arm).color, hatch=hatch, edgecolor="white", lw=0)
         ax.errorbar(x, own["width"], reach, fmt="none", ecolor="black", elinewidth=1)
-    ax.set_xticks(range(len(problems)), [p.replace(" MLP", "\nMLP") for p in problems])
+    ax.set_xticks(range(len(problems)), [p.replace(" ", "\n").replace("-n", "-\nn") for p in problems])
     ax.set_ylabel("octaves within 2x of best")
 
 
-def _exponents(ax: Axes, own: pd.DataFrame, arms: list[str]) -> None:
+def _exponents(ax: Axes, own: pd.DataFrame, arms: list[str], named: bool) -> None:
     """One row per arm; the parts of an axis beside each other. The broken line is DeComFL's exact power."""
     parts = list(dict.fromkeys(zip(own["axis"], own["part"], strict=True)))
     faces = ("full", "none", "left")
@@ -146,5 +145,6 @@ def _exponents(ax: Axes, own: pd.DataFrame, arms: list[str]) -> None:
     if len(parts) > 1:
         ax.legend(fontsize=7, loc="best")
     ax.axvline(0, color=OKABE_ITO["grey"], lw=0.8)
-    ax.set_yticks(range(len(arms) + 1), ["DeComFL, exact", *(look(a).label.split(" (")[0] for a in arms)], fontsize=7)
+    names = [look(arm).label.split(" (")[0].replace(", H replaced by", ",\n") for arm in arms]
+    ax.set_yticks(range(len(arms) + 1), ["DeComFL,\nexact", *names] if named else [""] * (len(arms) + 1), fontsize=7)
     ax.set_ylim(len(arms) + 0.6, -0.6)
