@@ -72,6 +72,7 @@ EXPERIMENTS: dict[str, str] = {
     "dynamics": "learned_h.dynamics:DYNAMICS",
     "ablation_quadratics": "learned_h.ablation:QUADRATICS",
     "ablation_networks": "learned_h.ablation:NETWORKS",
+    "learning_rates": "learned_h.rate_study:LEARNING_RATES",
     "stage": "learned_h.stage:STAGE",
     "stage_networks": "learned_h.stage:NETWORKS",
     "along": "learned_h.along:ALONG",
@@ -120,6 +121,11 @@ FIGURES: dict[str, FigureEntry] = {
     "rates": FigureEntry("figures.rates:draw", "rates", ("rates", "rates_curves", "rates_tau")),
     "stability": FigureEntry("figures.stability:draw", "stability", ("stability_limits", "stability_runs")),
     "theorem1": FigureEntry("figures.theorem1:draw", "theorem1", ("theorem1_rounds", "theorem1_rate", "theorem1_dimension")),
+    "learning_rates": FigureEntry(
+        "figures.learning_rates:draw",
+        "learning_rates",
+        tuple(f"learning_rates{part}" for part in ("", "_width", "_exact", "_transfer", "_exponents")),
+    ),
     "hover": FigureEntry("figures.hover:draw", "hover", ("hover", "hover_level")),
     **{
         name: FigureEntry("figures.ablation:draw", name, (name, f"{name}_ways"))

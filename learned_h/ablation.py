@@ -162,9 +162,13 @@ class Passage(NamedTuple):
 
 
 def run(
-    case: Case, arm: Arm, lr: float | Tensor, replicates: tuple[int, ...], key: int, rounds: int, stop: bool = True
-) -> Passage:
-    """Run one arm with all its rates and keys in one call; with `stop`, until every replicate has the last target or diverged."""
+    case: Case, arm: Arm, lr: float | Tensor, replicates: tuple[int, ...], key: int, rounds: int,
+    stop: bool | Callable[[int, Tensor], bool] = True,
+) -> Passage:  # fmt: skip
+    """Run one arm with all its rates and keys in one call; with `stop`, until every replicate has the last target or diverged.
+
+    A function of the round and of which replicates have the last target may say when to stop instead.
+    """
     problem = case.make(replicates)
     method = build(
         arm, lr, problem, functools.partial(case.gradient, problem), oracle(case.make(())) if arm.method == "hiso-oracle" else ()
@@ -179,7 +183,9 @@ def run(
         lost = ~federation.alive | ~(now < 1e3)
         now = now.where(~lost, torch.nan)
         found.append(torch.fmin(now, found[-1]).where(~lost, torch.nan) if found else now)
-        if r == rounds or bool(lost.all()) or (stop and bool((lost | (found[-1] <= case.targets[-1])).all())):
+        arrived = found[-1] <= case.targets[-1]
+        done = stop(r, arrived) if callable(stop) else stop and bool((lost | arrived).all())
+        if r == rounds or bool(lost.all()) or done:
             break
         federation.round()
     return Passage(torch.stack(found).numpy())
