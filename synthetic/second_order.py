@@ -65,6 +65,10 @@ class Case(NamedTuple):
         s = oracle.spectrum(self.family, self.d)
         return oracle.setting(s, 1.0, oracle.noise(s, self.geometry))
 
+    def turned(self, replicates: tuple[int, ...] = ()) -> oracle.Rotated:
+        """A power law with its axes turned."""
+        return oracle.rotated(self.angle, self.d, replicates, float(self.family.removeprefix("i^-")))
+
 
 LARGE = (Case("i^-1.5", d=1000), Case("10 spikes", d=1000), Case("10 spikes", geometry="hessian", d=1000))
 ALIGNED = tuple(Case(family) for family in oracle.FAMILIES)
@@ -105,7 +109,7 @@ class Leaves(Declared):
 def problem(case: Case, arm: str, replicates: tuple[int, ...], key: int) -> Problem:
     """The case's problem; in one leaf per block for the method that learns per leaf."""
     if case.angle:
-        return oracle.rotated(case.angle, case.d, replicates).problem
+        return case.turned(replicates).problem
     if arm == "curvature-block":
         return Leaves(case.setting, 4, replicates, key)
     return Declared(case.setting, replicates, key)
@@ -150,7 +154,7 @@ def best_oracle(case: Case, target: float) -> float:
     """Rounds of the best H = diag S + eps, each at its best constant step, exact."""
     of, grid = case.setting, np.geomspace(1e-4, 0.1, 7)
     if case.angle:
-        turned = oracle.rotated(case.angle, case.d)
+        turned = case.turned()
         return min(oracle.fewest(turned.seen(np.diag(turned.S) + eps).descent, target)[1] for eps in grid)
     return min(oracle.fewest(oracle.setting(of.s, of.s + eps, of.noise).descent, target)[1] for eps in grid)
 
