@@ -36,7 +36,7 @@ from synthetic.declared import Declared, Setting
 from synthetic.oracle import P
 from synthetic.quadratic import QuadraticLoss
 
-VERSION, KEY, KEYS, TUNING = 1, 71, 6, 2
+VERSION, KEY, KEYS, TUNING = 2, 71, 6, 2
 TARGETS = (0.1, 0.01)
 PATIENCE = 1.15
 """A run ends once all keys have been below the last target for this factor of the rounds."""
@@ -166,8 +166,10 @@ def floor(case: Case, target: float) -> float:
 
 
 def cap(case: Case) -> int:
-    """Rounds at which a run is given up."""
-    return 4000 if case.d > oracle.DIMENSION else 3000
+    """Rounds at which a run is given up: at d = 200, with noise, not before it has cost 1.2 times what DeComFL costs."""
+    if case.d > oracle.DIMENSION:
+        return 4000
+    return max(3000, int(1.2 * best_plain(case, TARGETS[-1])[1]) if case.geometry != "none" else 0)
 
 
 def arm_method(arm: str, **more: Any) -> methods.Method:
@@ -265,7 +267,7 @@ class SecondOrder:
 
     def plan(self) -> Plan:
         """One run of some minutes."""
-        return Plan(1, 0, 420.0)
+        return Plan(1, 0, 700.0)
 
     def tune(self, results: Path, work: Path, jobs: int) -> None:
         """Nothing to choose beforehand."""
