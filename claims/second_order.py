@@ -32,8 +32,8 @@ def gain(case: Case, target: float, arm: str = "curvature-1", patience: float = 
     An arm that has cost `patience` of what DeComFL costs is given up: its gain is then at most 1 / patience.
 
     Returns:
-        The gain, and the correlation of log sigma with log diag S over the tenth of the coordinates with the largest diagonal;
-        each as mean and 99.9 % interval over keys.
+        The gain, and the correlation of log sigma with log diag S over the tenth of the coordinates with the largest diagonal,
+        NaN where these are equal; each as mean and 99.9 % interval over keys.
     """
     method = second_order.arm_method(arm, **more)
     at = second_order.problem(case, arm, (KEYS,), KEY)
@@ -49,9 +49,9 @@ def gain(case: Case, target: float, arm: str = "curvature-1", patience: float = 
     scalars = method.perturbations + method.curvatures
     ratio = mean_interval(np.log(P * plain / (scalars * rounds)))
     fit = Interval(np.nan, np.nan, np.nan)
-    if "sigma" in federation.state.buffers:
-        diagonal = at.oracle_h()[0].numpy()  # type: ignore[attr-defined]
-        top = np.argsort(diagonal)[-case.d // 10 :]
+    diagonal = at.oracle_h()[0].numpy()  # type: ignore[attr-defined]
+    top = np.argsort(diagonal)[-case.d // 10 :]
+    if "sigma" in federation.state.buffers and np.ptp(diagonal[top]) > 0:
         learned = federation.state.buffers["sigma"][0][:, top].log().numpy()
         fit = mean_interval([float(np.corrcoef(row, np.log(diagonal[top]))[0, 1]) for row in learned])
     return Interval(*map(float, np.exp(ratio))), fit
@@ -90,11 +90,11 @@ def noise_lengthens_the_memory() -> Finding:
         Evidence(f"{told}, {case.family}", gain(case, oracle.TARGET, patience=1.6)[0], np.nan, (1 / 1.5, np.inf))
         for case in cases
     ]
-    fixed = gain(cases[0], oracle.TARGET, patience=1.6, resolution=0.0)[0]
+    fixed = gain(cases[1], oracle.TARGET, patience=1.6, resolution=0.0)[0]
     return Finding(
         evidence=tuple(evidence),
         controls=(
-            Control("a memory of fixed length", "fails", replace(evidence[0], what="the same, resolution = 0", measured=fixed)),
+            Control("a memory of fixed length", "fails", replace(evidence[1], what="the same, resolution = 0", measured=fixed)),
         ),
     )
 
