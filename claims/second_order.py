@@ -96,6 +96,7 @@ def noise_lengthens_the_memory() -> Finding:
         controls=(
             Control("a memory of fixed length", "fails", replace(evidence[1], what="the same, resolution = 0", measured=fixed)),
         ),
+        needed="About 48 keys.",
     )
 
 
