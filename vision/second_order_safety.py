@@ -3,8 +3,9 @@
 Four clients, two of them sampled: quadratics (axis-aligned, rotated, with other Hessians and linear terms per client, with
 gradient noise), streaming least squares, logistic regression, non-convex losses, rare tokens and a perceptron on digits; with
 one and three local steps, and with clients that drop out. Beside them DeComFL at the best of a grid of constant steps, chosen
-for every family and regime on keys of its own: it is tuned and they are not. A run is a key; a few hundred rounds show a step
-that is too long, not the slow drift of one that is a little too long.
+for every family and regime on keys of its own: it is tuned and they are not. A run is a key; some hundred rounds show a step
+that is too long, not the slow drift of one that is a little too long. The non-convex losses are bounded, so that no run ends at
+ten times its start there.
 """
 
 from __future__ import annotations
