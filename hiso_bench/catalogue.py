@@ -79,6 +79,7 @@ EXPERIMENTS: dict[str, str] = {
     "ablation_mnist": "learned_h.mnist:MNIST",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
+    "second_order_safety": "vision.second_order_safety:SECOND_ORDER_SAFETY",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
     "llm_toy_sst2": "llm.compare:TOY_SST2",

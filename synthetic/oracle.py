@@ -14,7 +14,7 @@ variance), and are compared with the exact expectation at that rate.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -71,10 +71,9 @@ def spectrum(family: str, d: int = DIMENSION) -> NDArray[np.float64]:
     """
     draw = keys.rng(keys.derive(KEY, "oracle spectrum"))
     made = {
-        "i^-1": lambda: spectra.power(d, 1.0),
-        "i^-1.5": lambda: spectra.power(d, 1.5),
-        "i^-2": lambda: spectra.power(d, 2.0),
+        **{f"i^-{decay:g}": partial(spectra.power, d, decay) for decay in (1.0, 1.25, 1.5, 1.75, 2.0)},
         "10 spikes": lambda: spectra.spiked(d, 10, 1000.0),
+        "20 spikes": lambda: spectra.spiked(d, 20, 300.0),
         "log-normal 1": lambda: spectra.lognormal(d, 1.0, draw),
         "log-normal 2.5": lambda: spectra.lognormal(d, 2.5, draw),
         "4 blocks": lambda: spectra.blocks([d // 4] * 4, (1.0, 10.0, 100.0, 1000.0)),
@@ -158,7 +157,7 @@ def speed_up(table: pd.DataFrame) -> tuple[float, float]:
 
 
 class Rotated(NamedTuple):
-    """A rotated i^-1.5 quadratic, with the diagonal of its Hessian."""
+    """A rotated power-law quadratic, with the diagonal of its Hessian."""
 
     problem: Quadratic
     S: NDArray[np.float64]
@@ -179,9 +178,9 @@ class Rotated(NamedTuple):
 
 
 @cache
-def rotated(angle: float, d: int = DIMENSION, replicates: tuple[int, ...] = ()) -> Rotated:
-    """The i^-1.5 quadratic with every axis turned by about `angle` radians; infinity is a Haar rotation."""
-    problem = Quadratic(d, "power", 1.5, clients=1, angle=angle, key=KEY, replicates=replicates)
+def rotated(angle: float, d: int = DIMENSION, replicates: tuple[int, ...] = (), decay: float = 1.5) -> Rotated:
+    """The i^-decay quadratic with every axis turned by about `angle` radians; infinity is a Haar rotation."""
+    problem = Quadratic(d, "power", decay, clients=1, angle=angle, key=KEY, replicates=replicates)
     Q = np.eye(d) if problem.Q is None else problem.Q.numpy()
     S = (Q.T * problem.spectrum) @ Q
     on = np.diag(np.diag(S))

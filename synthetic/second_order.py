@@ -36,7 +36,7 @@ from synthetic.declared import Declared, Setting
 from synthetic.oracle import P
 from synthetic.quadratic import QuadraticLoss
 
-VERSION, KEY, KEYS, TUNING = 1, 71, 6, 2
+VERSION, KEY, KEYS, TUNING = 2, 71, 6, 2
 TARGETS = (0.1, 0.01)
 PATIENCE = 1.15
 """A run ends once all keys have been below the last target for this factor of the rounds."""
@@ -64,6 +64,10 @@ class Case(NamedTuple):
         """Spectrum, start and noise, with H = I."""
         s = oracle.spectrum(self.family, self.d)
         return oracle.setting(s, 1.0, oracle.noise(s, self.geometry))
+
+    def turned(self, replicates: tuple[int, ...] = ()) -> oracle.Rotated:
+        """A power law with its axes turned."""
+        return oracle.rotated(self.angle, self.d, replicates, float(self.family.removeprefix("i^-")))
 
 
 LARGE = (Case("i^-1.5", d=1000), Case("10 spikes", d=1000), Case("10 spikes", geometry="hessian", d=1000))
@@ -105,7 +109,7 @@ class Leaves(Declared):
 def problem(case: Case, arm: str, replicates: tuple[int, ...], key: int) -> Problem:
     """The case's problem; in one leaf per block for the method that learns per leaf."""
     if case.angle:
-        return oracle.rotated(case.angle, case.d, replicates).problem
+        return case.turned(replicates).problem
     if arm == "curvature-block":
         return Leaves(case.setting, 4, replicates, key)
     return Declared(case.setting, replicates, key)
@@ -150,7 +154,7 @@ def best_oracle(case: Case, target: float) -> float:
     """Rounds of the best H = diag S + eps, each at its best constant step, exact."""
     of, grid = case.setting, np.geomspace(1e-4, 0.1, 7)
     if case.angle:
-        turned = oracle.rotated(case.angle, case.d)
+        turned = case.turned()
         return min(oracle.fewest(turned.seen(np.diag(turned.S) + eps).descent, target)[1] for eps in grid)
     return min(oracle.fewest(oracle.setting(of.s, of.s + eps, of.noise).descent, target)[1] for eps in grid)
 
@@ -162,8 +166,10 @@ def floor(case: Case, target: float) -> float:
 
 
 def cap(case: Case) -> int:
-    """Rounds at which a run is given up."""
-    return 4000 if case.d > oracle.DIMENSION else 3000
+    """Rounds at which a run is given up: at d = 200, with noise, not before it has cost 1.2 times what DeComFL costs."""
+    if case.d > oracle.DIMENSION:
+        return 4000
+    return max(3000, int(1.2 * best_plain(case, TARGETS[-1])[1]) if case.geometry != "none" else 0)
 
 
 def arm_method(arm: str, **more: Any) -> methods.Method:
@@ -261,7 +267,7 @@ class SecondOrder:
 
     def plan(self) -> Plan:
         """One run of some minutes."""
-        return Plan(1, 0, 420.0)
+        return Plan(1, 0, 700.0)
 
     def tune(self, results: Path, work: Path, jobs: int) -> None:
         """Nothing to choose beforehand."""

@@ -6,8 +6,11 @@ sent bound the step. The step that decreases the expected loss most is at least 
 in what the slopes measure, g'Cg / (g'Cg + tr CV), C = H^-1; the rest is gradient noise V.
 
 That share needs no further scalar. Every party knows the directions, so it can predict a round's slopes from the mean of
-earlier steps: the share is how much of their square the prediction explains. It is resolved once (memory P)^2 > d; where it is
-not, the step is left as it is (`memory = 0` saves the buffer of one point that it takes).
+earlier steps: the share is how much of their square the prediction explains. A mean over w rounds resolves shares above
+sqrt(d) / (w P). A fixed w so leaves a step, and a noise floor, below which no run gets. But a step in proportion to the share
+makes the gradient keep for 1 / share as many rounds: w = memory max(1, resolution / share), at most one more every round,
+resolves every share to the same relative error sqrt(d) / (memory P resolution), and the step falls as the noise comes to
+dominate. `memory = 0` saves the buffer of one point that this takes.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class SafeStep(Method):
         curvature_mu: smoothing parameter of these directions; see `differences.measure` for which is sensible.
         burn_in: second differences that are averaged before x moves.
         horizon: second differences that the averages of c go back.
-        memory: rounds that the prediction of the slopes goes back; 0 assumes that there is no gradient noise.
+        memory: rounds that the prediction of the slopes goes back at least; 0 assumes that there is no gradient noise.
+        resolution: the share of the gradient below which the prediction goes back further; 0: never.
 
     Raises:
         ValueError: an option out of range.
@@ -53,7 +57,8 @@ class SafeStep(Method):
     curvature_mu: Value = 1e-2
     burn_in: int = 20
     horizon: int = 100
-    memory: int = 100
+    memory: int = 50
+    resolution: float = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +68,7 @@ class SafeStep(Method):
         require(self.burn_in >= 1, "burn_in", self.burn_in, ">= 1")
         require(self.horizon >= 1, "horizon", self.horizon, ">= 1")
         require(self.memory >= 0, "memory", self.memory, ">= 0")
+        require(0 <= self.resolution <= 1, "resolution", self.resolution, ">= 0 and <= 1")
 
     @property
     def curvatures(self) -> int:
@@ -76,6 +82,8 @@ class SafeStep(Method):
             state.buffers[name] = (torch.zeros(layout.replicate_shape, dtype=torch.float64),)
         if self.memory:
             state.buffers["gradient"] = tuple(torch.zeros_like(leaf) for leaf in x)
+            state.buffers["share"] = (torch.ones(layout.replicate_shape, dtype=torch.float64),)
+            state.buffers["window"] = (torch.zeros(layout.replicate_shape, dtype=torch.float64),)
         return state
 
     def measure(
@@ -138,7 +146,9 @@ class SafeStep(Method):
         """What the slopes of a step are and what they were predicted to be; then the step itself, H dx."""
         gradient, layout = state.buffers["gradient"], state.layout
         explained, square = state.buffers["explained"][0], state.buffers["square"][0]
-        weight = 1 / min(state.round + 1, self.memory)
+        window, share = state.buffers["window"][0], state.buffers["share"][0]
+        window.copy_(torch.minimum(window + 1, self.memory * (self.resolution / share).clamp(min=1)))
+        weight = 1 / window
         products, squares = [], []
         for keys_, slopes in slope_rows(step):
             for key, slope in zip(keys_, slopes, strict=True):
@@ -146,8 +156,8 @@ class SafeStep(Method):
                 squares.append(slope.square())
         explained.lerp_(torch.stack(products).mean(0), weight)
         square.lerp_(torch.stack(squares).mean(0), weight)
-        for g, d in zip(gradient, self.dual(state, dx), strict=True):
-            g.lerp_(d, weight)
+        for i, (g, d) in enumerate(zip(gradient, self.dual(state, dx), strict=True)):
+            g.lerp_(d, torch.as_tensor(layout.over_leaf(weight, i)).to(g))
 
     def dual(self, state: State, dx: Point) -> Point:
         """H dx, the gradient that a step stands for; may overwrite dx."""
@@ -162,10 +172,11 @@ class SafeStep(Method):
         bound = T + (P + 1) * L
         step = torch.where((count >= self.burn_in) & (bound > 0), 2 * P / bound, 0.0)
         if self.memory:
-            gradient = state.buffers["gradient"]
+            gradient, share, window = state.buffers["gradient"], state.buffers["share"][0], state.buffers["window"][0]
             # One standard deviation of the mean of the products, were the slopes nothing but noise.
-            doubt = (self.inner(state, gradient, gradient) * square / (P * self.memory)).sqrt()
-            step = step * torch.where(square > 0, (explained + doubt) / square, 1.0).clamp(SHARE_FLOOR, 1.0)
+            doubt = (self.inner(state, gradient, gradient) * square / (P * window)).sqrt()
+            share.copy_(torch.where(square > 0, (explained + doubt) / square, 1.0).clamp(SHARE_FLOOR, 1.0))
+            step = step * share
         return step
 
 

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from hiso_bench import keys, methods
 from hiso_bench.directions import DirectionKey, Warped
 from hiso_bench.federation import Federation, FederationOptions, NonFiniteScalarError
-from hiso_bench.methods import Curvature, CurvatureBlock, DeComFL, Method, SafeStep
+from hiso_bench.methods import CurvatureBlock, DeComFL, Method
+from hiso_bench.methods.curvature import Curvature
+from hiso_bench.methods.safe_step import SafeStep
 from hiso_bench.testing import Quadratics
+from synthetic.quadratic import Quadratic
 from tests.helpers import TinyNet, bits, federation, quadratic, run
 
 NAMES = ["safe-step", "curvature", "curvature-block"]
@@ -157,6 +160,38 @@ def test_x_waits_for_the_burn_in(name):
     still = [bits(run(f, 1).state)["x"] == start for _ in range(12)]
     needed = 5 if name == "curvature-block" else 3  # every other one is along a leaf
     assert still == [r < needed for r in range(12)]
+
+
+@pytest.mark.parametrize("nc", [1, 2])
+def test_the_step_is_the_formula_of_the_second_differences_that_were_sent(nc):
+    sent = []
+
+    class Heard(SafeStep):
+        def average(self, state, key, c, z):
+            sent.append(float(c))
+            super().average(state, key, c, z)
+
+    f = run(fed(problem(), Heard(perturbations=3, second_differences=nc, burn_in=4, memory=0, difference="central")), 12)
+    assert len(sent) == 12 * nc
+    expected = 2 * 3 / (np.mean(sent) + (3 + 1) * np.sqrt(np.var(sent) / 2))
+    np.testing.assert_allclose(float(f.state.buffers["step"][0]), expected, rtol=1e-9)
+
+
+def test_memory_grows_under_noise_by_a_round_at_a_time_and_the_step_falls():
+    ends = []
+    for noise in (0.0, 3.0):
+        at = Quadratic(20, "flat", clients=1, noise=noise, replicates=(8,), key=3)
+        method = SafeStep(perturbations=4, memory=10, burn_in=10, difference="central")
+        f, windows = fed(at, method), []
+        for _ in range(150):
+            windows.append(f.state.buffers["window"][0].clone())
+            f.round()
+        grown = torch.stack(windows).diff(dim=0)
+        assert grown.max() < 1 + 1e-9
+        ends.append((windows[-1], f.state.buffers["step"][0].mean()))
+    (quiet, long), (noisy, short) = ends
+    assert (quiet < 50).all() and (noisy > 50).all()
+    assert short < long / 5
 
 
 def test_a_second_difference_that_is_not_finite_is_named():

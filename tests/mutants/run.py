@@ -31,7 +31,9 @@ from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = ("exact/test_*.py", "expectation/test_*.py", "sampling/test_*.py", "contract/test_methods.py")
-FILES = ("estimator", "protocol", "theory", "blind_estimator", "blind_protocol", "language", "neighbours")
+FILES = (
+    "estimator", "protocol", "theory", "blind_estimator", "blind_protocol", "language", "neighbours", "second_differences"
+)  # fmt: skip
 KEYS = 200
 FIRST_FRESH_KEY = 10_000
 LIMIT_SECONDS = 600
