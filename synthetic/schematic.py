@@ -15,7 +15,7 @@ from hiso_bench import keys, methods, records
 from hiso_bench.directions import Warped
 from hiso_bench.experiments import Plan, Profile
 from hiso_bench.federation import Federation, FederationOptions
-from hiso_bench.methods.base import Method, Step
+from hiso_bench.methods.base import Method
 from hiso_bench.testing import Quadratics
 
 VERSION, KEY = 1, 131
@@ -59,7 +59,7 @@ def one_round(method: Method) -> pd.DataFrame:
         state = start.copy()
         rows.append((f"client {who}" if isinstance(who, int) else who, 0, *state.x[0].tolist(), "", np.nan))
         for k, step in enumerate(agreed):
-            own = Step(step.keys, measured[who : who + 1, k, :1]) if isinstance(who, int) else step
+            own = step._replace(weights=measured[who : who + 1, k]) if isinstance(who, int) else step
             method.move(state, method.direction(own, state.layout, z, out=state.layout.empty(state.x[0].dtype)), own)
             key = keys.derive(KEY, "direction", **step.keys[0][0]._asdict())
             rows.append((rows[-1][0], k + 1, *state.x[0].tolist(), f"{key:016x}", float(own.weights[0, 0])))
