@@ -25,7 +25,7 @@ from hiso_bench.methods import Method
 from synthetic.second_order import DEFAULTS, stays_below
 from vision.mlp import DigitsPerceptron
 
-VERSION, KEY, KEYS, TUNING, EXAMPLES, ROUNDS, EVERY = 1, 83, 6, 2, 400, 800, 5
+VERSION, KEY, KEYS, TUNING, EXAMPLES, ROUNDS, EVERY = 2, 83, 6, 2, 400, 800, 5
 SCALES = (0.0, 1.5)
 TARGETS = {0.0: (1.0, 0.5, 0.2), 1.5: (2.0, 1.8, 1.5)}
 """Losses, by feature scale."""
