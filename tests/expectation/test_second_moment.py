@@ -6,7 +6,7 @@ This is where P, m, the law of the directions and mu show themselves; the mean o
 import numpy as np
 import pytest
 
-from hiso_bench.methods import OracleH, Step
+from hiso_bench.methods import OracleH
 from hiso_bench.testing import Quadratics, federation_over, gauss_product, joined, rule_for, signs, take_round
 from hiso_bench.theory import moments
 from hiso_bench.theory.recursion import expected_squares
@@ -142,7 +142,7 @@ class SumOverDirections(OracleH):
     """The 1/P is forgotten."""
 
     def direction(self, step, layout, z, out):
-        return super().direction(Step(step.keys, step.weights * self.perturbations), layout, z, out)
+        return super().direction(step._replace(weights=step.weights * self.perturbations), layout, z, out)
 
 
 class MovesAlongU(OracleH):
@@ -165,7 +165,7 @@ class OneDirection(OracleH):
 
     def direction(self, step, layout, z, out):
         first = tuple((row[0],) * len(row) for row in step.keys)
-        return super().direction(Step(first, step.weights[:, :1].expand_as(step.weights)), layout, z, out)
+        return super().direction(step._replace(keys=first, weights=step.weights[:, :1].expand_as(step.weights)), layout, z, out)
 
 
 P_CONTROL, MU_CONTROL = 3, 0.3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hiso_bench.methods import HiSo, OracleH, Step
+from hiso_bench.methods import HiSo, OracleH
 from hiso_bench.testing import Quadratics, federation_over, joined, rule_for, smolyak, take_round
 from hiso_bench.theory import moments
 
@@ -128,7 +128,7 @@ class SumOverDirections(OracleH):
     """The 1/P is forgotten."""
 
     def direction(self, step, layout, z, out):
-        return super().direction(Step(step.keys, step.weights * self.perturbations), layout, z, out)
+        return super().direction(step._replace(weights=step.weights * self.perturbations), layout, z, out)
 
 
 class MovesAlongU(OracleH):

@@ -17,7 +17,7 @@ from scipy import stats
 
 from hiso_bench import federation, keys
 from hiso_bench.directions import SHARED, Directions
-from hiso_bench.methods import DeComFL, Method, OracleH, Step
+from hiso_bench.methods import DeComFL, Method, OracleH
 from hiso_bench.theory.recursion import expected_loss
 from synthetic.expected import Case, exact, simulate
 from synthetic.quadratic import Quadratic, linear_terms
@@ -98,7 +98,7 @@ class SumOverDirections(DeComFL):
     """The 1/P is forgotten."""
 
     def direction(self, step, layout, z, out):
-        return super().direction(Step(step.keys, step.weights * self.perturbations), layout, z, out)
+        return super().direction(step._replace(weights=step.weights * self.perturbations), layout, z, out)
 
 
 class OneDirection(DeComFL):
@@ -106,7 +106,7 @@ class OneDirection(DeComFL):
 
     def direction(self, step, layout, z, out):
         first = tuple((row[0],) * len(row) for row in step.keys)
-        return super().direction(Step(first, step.weights[:, :1].expand_as(step.weights)), layout, z, out)
+        return super().direction(step._replace(keys=first, weights=step.weights[:, :1].expand_as(step.weights)), layout, z, out)
 
 
 class NotHalved(DeComFL):
