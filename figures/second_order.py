@@ -58,6 +58,7 @@ def draw(results: Path, source: str, experiment: str = "second_order") -> Figure
     title = (
         r"Quadratics from $x_0=1$ in the eigenbasis, $P+n_c=5$; DeComFL at its best constant step, exact; "
         "second differences at one default setting"
+        "\nsix keys, 99.9 % intervals; an arrow at the left edge: some key did not arrive within the rounds allowed"
     )
     fig.legend(handles, labels, title=title, loc="outside upper center", ncols=4)
     provenance(fig, source)

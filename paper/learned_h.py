@@ -40,7 +40,7 @@ def numbers(sources: Sources) -> dict[str, object]:
         "gaps": gaps(sources),
         "ablation": [row for name in ABLATIONS for row in ablation(sources, name)],
         "apart": [told for name in ABLATIONS for told in apart(sources, name)],
-        "saved": saved(sources),
+        "saved": saved(sources) + saved_on_networks(sources),
     }
 
 
@@ -181,6 +181,23 @@ def saved(sources: Sources) -> list[list[str]]:
         arms = ("curvature-1", "curvature-5", "hiso", "oracle")
         told = [_saving(plain, part.loc[part["arm"] == arm, "scalars"]) for arm in arms]
         rows.append([f"{family}{turned}{NOISE[geometry]}", str(d), *told])
+    return rows
+
+
+def saved_on_networks(sources: Sources) -> list[list[str]]:
+    """The same on a perceptron, at the lowest loss that DeComFL, tuned, reached on every key; paired by key."""
+    table, rows = sources.table("second_order_digits"), []
+    for scale, name in ((0.0, "digits MLP"), (1.5, "digits MLP, scaled features")):
+        part = table[(table["scale"] == scale) & table["target"].notna()]
+        wide = {str(arm): own.pivot(index="key", columns="target", values="scalars") for arm, own in part.groupby("arm")}
+        plain = wide["decomfl"].replace(np.inf, np.nan)
+        target = min(target for target in plain.columns if plain[target].notna().all())
+        told = []
+        for arm in ("curvature-1", "curvature-5"):
+            own = wide[arm][target].replace(np.inf, np.nan).to_numpy(float)
+            arrived, ratios = int(np.isfinite(own).sum()), plain[target].to_numpy(float) / own
+            told.append(_geometric(ratios) if arrived == len(own) else f"{arrived} of {len(own)} arrive")
+        rows.append([f"{name}, loss {target:g}", "1210", *told, "-", "-"])
     return rows
 
 
