@@ -21,6 +21,7 @@ ARMS = ("hiso", "hiso-scalar", "hiso-shuffled", "hiso-infinite", "decomfl-p10", 
 ABLATIONS = ("ablation_quadratics", "ablation_networks")
 SAVED = (
     ("i^-1.5", 0.0, "none", 1000), ("10 spikes", 0.0, "none", 1000),
+    ("i^-1.5", 0.0, "none", 200), ("10 spikes", 0.0, "none", 200),
     ("i^-1.5", 0.0, "hessian", 200), ("10 spikes", 0.0, "hessian", 200),
     ("i^-1", 0.0, "none", 200), ("log-normal 1", 0.0, "none", 200), ("4 blocks", 0.0, "none", 200),
     ("i^-1.5", 0.3, "none", 200), ("i^-1.5", np.inf, "none", 200), ("i^-1.5", 0.0, "isotropic", 200),
