@@ -22,7 +22,7 @@ import pandas as pd
 from hiso_bench import comparison, records
 from hiso_bench.experiments import Plan, Profile
 from hiso_bench.federation import FederationOptions
-from hiso_bench.halving import Rungs, halve
+from hiso_bench.halving import Rungs, at_edge, halve
 from hiso_bench.sweeps import Arm, Cell, run
 from hiso_bench.training import Schedule
 from learned_h.arms import HISO, LEAVES, PLAIN, P
@@ -54,7 +54,10 @@ class Mnist:
         work_on = functools.partial(_work, work / "ledgers", "validation")
         evaluate = comparison.scores(work_on, _score, work / f"{self.name}_tuning", _config(), jobs)
         grid = halve(evaluate, ARMS, TUNING_KEY, START, RUNGS)
-        config = _config() | {"tuning_key": TUNING_KEY, "rungs": asdict(RUNGS), "score": "minus mean validation loss, last half"}
+        config = _config() | {
+            "tuning_key": TUNING_KEY, "rungs": asdict(RUNGS), "score": "minus mean validation loss, last half",
+            "rule": "successive halving", "at_edge": at_edge(grid),
+        }  # fmt: skip
         records.write(grid, results / f"{self.name}_grid.csv", config, VERSION)
         return grid
 
