@@ -82,6 +82,8 @@ def draw_networks(results: Path, source: str, experiment: str) -> Figure:
         )
         _plain_ticks(ax, part.loc[list(ARMS), ["low", "high"]].to_numpy(float))
         ax.set_yticks(range(len(ARMS)), [label for label, _, _ in ARMS.values()] if i == 0 else [""] * len(ARMS))
+    told = "One grid of rates for every arm; each oracle had it twice, for two eps, and is shown at the better one"
+    fig.suptitle(told, x=0.01, ha="left", fontsize=9)
     provenance(fig, source)
     return fig
 
