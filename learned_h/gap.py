@@ -1,7 +1,7 @@
 """The oracle gap of a subject: what a known H buys there, every arm tuned alike.
 
 Quadratics have exact theory (`synthetic.oracle`): rounds of DeComFL at its best constant step over those of the best
-diag Sigma + eps. Elsewhere the arms run through the core: every arm's rate is chosen by `sweeps.choose_rates` on a tuning key
+diag Sigma + eps. Elsewhere the arms run through the core: every arm's rate is chosen by `sweeps.choose_rates` on tuning keys
 from one grid, and compared on other keys. A key decides images or source, initial point and directions. Every oracle H is
 scaled to the zeta of H = I, so that one grid of rates suits all arms.
 """
@@ -27,11 +27,11 @@ from learned_h.points import Place
 from synthetic import oracle
 
 P = 5
-ROUNDS, EVERY = 200, 5
-TUNING, KEYS = (101,), tuple(range(1, 7))
+ROUNDS, EVERY = 400, 5
+TUNING, KEYS = (101, 102, 103), tuple(range(1, 13))
 START, OCTAVES, SURVIVORS = 2.0**-7, 11, 3
 RIDGES = (0.1, 1.0)
-"""The eps of an oracle, in units of the mean of its diagonal; the one with the better score on the tuning key is compared."""
+"""The eps of an oracle, in units of the mean of its diagonal; the one with the better score on the tuning keys is compared."""
 ORACLES = {
     "oracle Hessian": "hessian",
     "oracle Gauss-Newton": "gauss-newton",
