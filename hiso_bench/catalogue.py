@@ -269,9 +269,7 @@ def recorded_rate(
     try:
         grid, about = records.read(path)
     except records.RecordError as error:
-        raise ValueError(
-            f"lr is not given (--lr) and there is no recorded grid for problem {problem_name}: {error}"
-        ) from error
+        raise ValueError(f"lr is not given (--lr) and there is no recorded grid for problem {problem_name}: {error}") from error
     won: dict[str, float] = dict(grid.loc[grid["winner"], ["arm", "lr"]].itertuples(index=False))
     for arm in (own, method_name, nearest):
         if arm in won:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -173,21 +173,21 @@ def gauss_newton_diagonal(logits: Callable[[Point], Tensor], x: Point, weights: 
     return out.clamp_min(0.0)
 
 
-def empirical_fisher_diagonal(losses: Callable[[Point], Tensor], x: Point) -> Tensor:
+def empirical_fisher_diagonal(losses: Iterable[Callable[[Point], Tensor]], x: Point) -> Tensor:
     """The mean over examples of squared gradients of their losses, (d,): what second moments of gradients estimate.
 
     Args:
-        losses: point -> (n,), one loss per example.
+        losses: point -> scalar, one function per example.
         x: the point, without replicate axes.
 
-    Cost: n backward passes.
+    Cost: one gradient per example.
     """
     leaves = tuple(leaf.detach().clone().requires_grad_() for leaf in x)
-    values = losses(leaves)
-    total = torch.zeros(sum(leaf.numel() for leaf in x), dtype=x[0].dtype)
-    for value in values:
-        total += flatten(torch.autograd.grad(value, leaves, retain_graph=True)).square()
-    return total / len(values)
+    total, count = torch.zeros(sum(leaf.numel() for leaf in x), dtype=x[0].dtype), 0
+    for loss in losses:
+        total += flatten(torch.autograd.grad(loss(leaves), leaves)).square()
+        count += 1
+    return total / count
 
 
 def _basis(d: int, dtype: torch.dtype) -> Iterator[Tensor]:

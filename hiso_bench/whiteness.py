@@ -64,8 +64,19 @@ def next_round(g: ArrayLike, matrix: ArrayLike, h: ArrayLike, P: int) -> float:
     if g.shape != h.shape or matrix.shape != (len(g), len(g)) or not np.all(h > 0) or not np.isfinite(matrix).all():
         raise ValueError(f"h must be positive, and all finite and of one size: g {g.shape}, h {h.shape}, matrix {matrix.shape}")
     step = g / h
-    slope, zeta = float(g @ step), float(np.sum(np.diag(matrix) / h))
-    return slope**2 / (2 * ((1 + 1 / P) * float(step @ matrix @ step) + zeta * slope / P))
+    return best_decrease(float(g @ step), float(step @ matrix @ step), float(np.sum(np.diag(matrix) / h)), P)
+
+
+def best_decrease(slope: float, curved: float, zeta: float, P: int) -> float:
+    """`next_round` from its parts, where the matrix is known by products alone: slope = g'Cg, curved = g'CSCg, and zeta.
+
+    Raises:
+        ValueError: parts by which the model has no best step, because it is not curved upwards along the step.
+    """
+    curvature = (1 + 1 / P) * curved + zeta * slope / P
+    if not curvature > 0:
+        raise ValueError(f"curvature along the step must be positive, got {curvature} from {curved} and zeta {zeta}")
+    return slope**2 / (2 * curvature)
 
 
 def off_diagonal_share(matrix: ArrayLike) -> float:

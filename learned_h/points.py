@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from hiso_bench import estimates, keys, whiteness
 from hiso_bench.classification import SoftmaxLoss
-from hiso_bench.curvature import Curvature, gauss_newton_diagonal
+from hiso_bench.curvature import Curvature, differentiable, empirical_fisher_diagonal, gauss_newton_diagonal
+from hiso_bench.losses import ModuleLoss
 from hiso_bench.points import Point
 from hiso_bench.theory import learned, spectra
 from learned_h import subjects
@@ -36,10 +37,11 @@ class Place:
         x: the point.
         exact: form the Hessian; else estimate its diagonal, trace, norm and top eigenvalue from products.
         key: of the probes.
+        probes: products for the estimated diagonal.
     """
 
-    def __init__(self, problem: Any, x: Point, exact: bool = True, key: int = 0) -> None:
-        self.problem, self.x, self.exact = problem, x, exact
+    def __init__(self, problem: Any, x: Point, exact: bool = True, key: int = 0, probes: int = PROBES) -> None:
+        self.problem, self.x, self.exact, self.probes = problem, x, exact, probes
         self.curvature: Curvature = subjects.around(problem, x)
         self.sizes = subjects.layer_sizes(problem)
         self._key = keys.derive(key, "probes")
@@ -61,34 +63,64 @@ class Place:
 
     @cached_property
     def gauss_newton(self) -> NDArray[np.float64]:
-        """Diag of the Gauss-Newton matrix of a classifier, (d,); of other subjects diag |Sigma|.
+        """Diag of the Gauss-Newton matrix of a classifier, (d,); of a network of modules the empirical Fisher of its batch.
 
-        A logistic regression's and a quadratic's Gauss-Newton matrix is their Hessian.
+        A logistic regression's and a quadratic's Gauss-Newton matrix is their Hessian: diag |Sigma|.
         """
-        loss = self.problem.loss
+        loss, rows = self.problem.loss, self.problem.batch(np.array(0), 0, 0)
+        if isinstance(loss, ModuleLoss):
+            single = [tuple(part[i : i + 1] for part in rows) for i in range(len(rows[0]))]
+            return empirical_fisher_diagonal([differentiable(loss, row) for row in single], self.x).double().numpy()
         if not isinstance(loss, SoftmaxLoss):
             return self.absolute
-        rows = self.problem.batch(np.array(0), 0, 0)
         inputs = None if rows.inputs is None else rows.inputs.to(self.x[0].dtype)
         return gauss_newton_diagonal(lambda x: loss.logits(x, inputs), self.x, rows.weights.sum(-1)).numpy()
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """What zeta sums, (d,): diag |Sigma| where the Hessian is formed, elsewhere diag Sigma.
+
+        The absolute value of a noisy entry is mostly noise; the sum of signed entries is not.
+        """
+        return self.absolute if self.exact else self.diagonal
+
+    @property
+    def reliability(self) -> float:
+        """The rank correlation that the estimated |diag Sigma| can be expected to have with itself, measured anew.
+
+        From its two halves by Spearman and Brown's formula. What is correlated with it is attenuated by the root of this. 1 where
+        the Hessian is formed.
+        """
+        if self.exact:
+            return 1.0
+        half = whiteness.rank_correlation(*(np.abs(values) for values in self._estimates["halves"]))
+        return 2 * half / (1 + half)
+
+    def decrease(self, h: NDArray[np.float64], P: int) -> float:
+        """`whiteness.next_round` here, with |Sigma| where it is formed and Sigma elsewhere (one product)."""
+        if self.exact:
+            return whiteness.next_round(self.gradient, self.curvature.absolute.numpy(), h, P)
+        step = self.gradient / h
+        curved = step @ self.curvature.product(torch.from_numpy(step)).double().numpy()
+        return whiteness.best_decrease(float(self.gradient @ step), float(curved), float(np.sum(self.weights / h)), P)
 
     @cached_property
     def _estimates(self) -> dict[str, Any]:
         d, product, rng = self.curvature.dimension, self.curvature.product, keys.rng(self._key)
         squares, values = [], []
-        for _ in range(PROBES):
+        for _ in range(self.probes):
             v = torch.from_numpy(2.0 * rng.integers(0, 2, d) - 1.0)
             Av = product(v).double()
             values.append((v * Av).numpy())
             squares.append(float(Av @ Av))
         values = np.array(values)
-        mean, error = values.mean(0), values.std(0, ddof=1) / np.sqrt(PROBES)
+        mean, error = values.mean(0), values.std(0, ddof=1) / np.sqrt(self.probes)
         on = float(np.sum(mean**2 - error**2))  # unbiased for sum Sigma_jj^2
         top = estimates.lanczos(product, d, STEPS, rng)
         return {
-            "diagonal": mean, "on": on, "total": float(np.mean(squares)), "trace": float(values.sum(1).mean()),
-            "trace_error": float(values.sum(1).std(ddof=1) / np.sqrt(PROBES)), "top": float(top.values[-1]),
-            "bottom": float(top.values[0]),
+            "diagonal": mean, "halves": (values[::2].mean(0), values[1::2].mean(0)), "on": on, "total": float(np.mean(squares)),
+            "trace": float(values.sum(1).mean()), "trace_error": float(values.sum(1).std(ddof=1) / np.sqrt(self.probes)),
+            "top": float(top.values[-1]), "bottom": float(top.values[0]),
         }  # fmt: skip
 
     def fixed_point(self, P: int) -> NDArray[np.float64]:

@@ -44,9 +44,7 @@ class Sources:
         try:
             frame, about = records.read(path)
         except records.RecordError as error:
-            raise SourceError(
-                f"table {name}: {error}; `make figures` or `make results PROFILE=standard` computes it"
-            ) from error
+            raise SourceError(f"table {name}: {error}; `make figures` or `make results PROFILE=standard` computes it") from error
         self.used[name] = records.origin(about, places[path])
         return frame
 
@@ -89,5 +87,5 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def interval(value: float, low: float, high: float, digits: int = 2) -> str:
-    """"value [low, high]"."""
+    """An interval as text: value [low, high]."""
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"

@@ -129,7 +129,7 @@ def test_the_exact_table_falls_with_d_and_grows_with_p(monkeypatch):
 
 def test_h_on_a_network_is_compared_with_its_null_and_what_could_replace_it(monkeypatch):
     monkeypatch.setattr(along, "ROUNDS", (2, 5))
-    table = pd.concat([along.one("logistic", 5, 0.25, key) for key in (1, 2)])
+    table = pd.concat([along.one(along.Run("logistic"), 0.25, key) for key in (1, 2)])
     assert set(table["round"]) == {2, 5} and np.isfinite(table["value"]).all()
     found = table[(table["key"] == 1) & (table["round"] == 5)].set_index("quantity")["value"]
     assert found["zeta scalar"] == pytest.approx(1, rel=1e-9) and found["bound scalar"] == pytest.approx(1, rel=1e-9)
@@ -140,6 +140,26 @@ def test_h_on_a_network_is_compared_with_its_null_and_what_could_replace_it(monk
     assert means.loc[(5, "excess log gradient"), "value"] == pytest.approx(
         means.loc[(5, "log gradient"), "value"] - means.loc[(5, "null log gradient"), "value"]
     )
+
+
+def test_a_network_too_large_for_its_hessian_is_compared_by_estimates_that_say_how_reliable_they_are(monkeypatch):
+    monkeypatch.setattr(along, "ROUNDS", (2,))
+    monkeypatch.setitem(along.PROBES, "digits CNN", 8)
+    found = along.one(along.Run("digits CNN"), 2.0**-8, 11).set_index("quantity")["value"]
+    assert np.isfinite(found).all() and "log hessian" not in found.index
+    assert found["zeta scalar"] == pytest.approx(1, rel=1e-9) and found["gain scalar"] == pytest.approx(1, rel=1e-6)
+    assert 0 < found["reliability"] < 1
+
+
+def test_estimates_at_a_point_agree_with_its_hessian():
+    of = subjects.subject("digits MLP")
+    problem = of.build(key=1)
+    exact, estimated = (points.Place(problem, subjects.start(problem), formed, 1, probes=400) for formed in (True, False))
+    assert exact.reliability == 1 and 0.3 < estimated.reliability < 0.9
+    h = 1 + np.arange(len(exact.gradient)) / 100
+    assert estimated.weights.sum() == pytest.approx(exact.diagonal.sum(), rel=0.05)
+    signed = whiteness.next_round(exact.gradient, exact.curvature.hessian.numpy(), h, 5)
+    assert estimated.decrease(h, 5) == pytest.approx(signed, rel=0.1)
 
 
 def test_following_looks_at_the_rounds_that_were_asked_for():

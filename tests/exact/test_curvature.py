@@ -118,9 +118,7 @@ def test_the_empirical_fisher_is_the_mean_of_squared_gradients():
     problem, x = perceptron()
     rows, labels = problem.everything.inputs.double(), problem.everything.weights.argmax(-1)
 
-    def losses(x):
-        return F.cross_entropy(problem.loss.logits(x, rows), labels, reduction="none")
-
+    losses = [lambda x, i=i: F.cross_entropy(problem.loss.logits(x, rows[i : i + 1])[0], labels[i]) for i in range(len(rows))]
     found = curvature.empirical_fisher_diagonal(losses, x)
     own = [of(problem, x, Rows(rows[i : i + 1], one_hot(labels[i : i + 1], 10, 1.0))).gradient for i in range(len(rows))]
     torch.testing.assert_close(found, torch.stack(own).square().mean(0), rtol=1e-10, atol=1e-16)
@@ -235,6 +233,8 @@ def test_the_next_round_s_decrease_is_that_of_simulated_steps_and_free_of_scale(
     assert slope.mean() ** 2 / (2 * bend.mean()) == pytest.approx(found, rel=0.02)
     with pytest.raises(ValueError, match="h must be positive"):
         whiteness.next_round(g, S, -h, P)
+    with pytest.raises(ValueError, match="curvature along the step must be positive"):
+        whiteness.next_round(g, -S, h, P)
 
 
 def test_shares_add_up_to_the_variance_of_log_h():
