@@ -209,25 +209,32 @@ def _on_networks(ax: Axes, table: pd.DataFrame) -> None:
                 text = label if i == 0 and not prefix else None
                 ax.plot(value, y, marker=marker, ms=5, ls="none", color=color, mfc=face, label=text)
     ax.axvline(0, color=OKABE_ITO["grey"], lw=0.8)
-    ax.set_yticks(range(len(groups)), [f"{name}\nP = {P}" for name, P in groups], fontsize=7.5)
+    ax.set_yticks(range(len(groups)), list(groups), fontsize=7.5)
     ax.set(ylim=(len(groups) - 0.4, -0.6), xlim=(-0.3, 0.6), xlabel=r"correlation of $\log H$ with the log of")
-    ax.set_title(f"(b) after {last['round'].max()} rounds, 99.9 % intervals (open: the null)")
+    ax.set_title(f"(b) after {table['round'].max()} rounds, 99.9 % intervals (open: the null)")
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.13), ncols=3)
+
+
+def _ends(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Label of each run -> its quantities at the last round."""
+    groups = table[table["round"] == table["round"].max()].groupby(["subject", "P", "variant"], sort=False)
+    return {
+        f"{name}\nP = {P}" + ("" if variant == "hiso-c" else f", {variant}"): part.set_index("quantity")
+        for (name, P, variant), part in groups
+    }
 
 
 def _gain(ax: Axes, table: pd.DataFrame) -> None:
     """The decrease of the next round over that of H = I, for each H, at the last round."""
-    last = table[table["round"] == table["round"].max()]
-    groups = list(dict.fromkeys(zip(last["subject"], last["P"], strict=True)))
-    for i, (name, P) in enumerate(groups):
-        own = last[(last["subject"] == name) & (last["P"] == P)].set_index("quantity")
+    groups = _ends(table)
+    for i, own in enumerate(groups.values()):
         for j, (kind, (label, color, _, marker)) in enumerate(H.items()):
             value, low, high = own.loc[f"gain {kind}", ["value", "low", "high"]].to_numpy(float)
             y = i + 0.15 * (j - 2)
             ax.plot([max(low, 1e-2), high], [y, y], color=color, lw=1.8)
             ax.plot(value, y, marker=marker, ms=5, ls="none", color=color, label=label if i == 0 else None)
     ax.axvline(1, **look("decomfl").line())
-    ax.set_yticks(range(len(groups)), [f"{name}\nP = {P}" for name, P in groups], fontsize=7.5)
+    ax.set_yticks(range(len(groups)), list(groups), fontsize=7.5)
     ax.set(xscale="log", ylim=(len(groups) - 0.4, -0.6))
     ax.set_xlim(0.08, 10)
     ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10)

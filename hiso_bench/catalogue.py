@@ -132,6 +132,7 @@ FIGURES: dict[str, FigureEntry] = {
         name: FigureEntry("figures.ablation:draw", name, (name, f"{name}_ways"))
         for name in ("ablation_quadratics", "ablation_networks")
     },
+    "ablation_mnist": FigureEntry("figures.ablation_images:draw", "ablation_mnist", ("ablation_mnist",)),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(

@@ -21,6 +21,7 @@ ARMS = ("hiso", "hiso-scalar", "hiso-shuffled", "hiso-infinite", "decomfl-p10", 
 ABLATIONS = ("ablation_quadratics", "ablation_networks")
 SAVED = (
     ("i^-1.5", 0.0, "none", 1000), ("10 spikes", 0.0, "none", 1000),
+    ("i^-1.5", 0.0, "hessian", 1000), ("10 spikes", 0.0, "hessian", 1000),
     ("i^-1.5", 0.0, "none", 200), ("10 spikes", 0.0, "none", 200),
     ("i^-1.5", 0.0, "hessian", 200), ("10 spikes", 0.0, "hessian", 200),
     ("i^-1", 0.0, "none", 200), ("log-normal 1", 0.0, "none", 200), ("4 blocks", 0.0, "none", 200),
@@ -38,6 +39,8 @@ def numbers(sources: Sources) -> dict[str, object]:
         "held": held(sources),
         "still": still(sources),
         "along": along(sources),
+        "variants": variants(sources),
+        "images": images(sources),
         "gaps": gaps(sources),
         "ablation": [row for name in ABLATIONS for row in ablation(sources, name)],
         "apart": [told for name in ABLATIONS for told in apart(sources, name)],
@@ -96,15 +99,48 @@ def still(sources: Sources) -> list[list[str]]:
 
 
 def along(sources: Sources) -> list[list[str]]:
-    """Subject, P, and at the end: correlation of log H with log diag |Sigma| above its null, spread of log H, and of its null."""
+    """Subject, P, and what stands at the end of its runs.
+
+    What log H has above its null of a correlation with log diag |Sigma| and with log Gauss-Newton, the spread of log H and of
+    its null, and the next round's decrease by a Gauss-Newton oracle over that of H = I.
+    """
+    rows = []
+    for (name, P, _), row in _ends(sources, "hiso-c"):
+        width = [np.sqrt(row.loc[f"share within {of}", "value"]) for of in ("h", "null")]
+        excess = [interval(*row.loc[f"excess log {target}"]) for target in ("absolute", "gauss_newton")]
+        rows.append([name, str(P), *excess, *(number(value, 3) for value in width), interval(*row.loc["gain oracle"])])
+    return rows
+
+
+def variants(sources: Sources) -> list[str]:
+    """Of the other variants of the update: name, subject and the excess of the correlation with log diag |Sigma|."""
+    found = _ends(sources)
+    return [f"{variant} on the {name} {interval(*row.loc['excess log absolute'])}" for (name, _, variant), row in found
+            if variant != "hiso-c"]  # fmt: skip
+
+
+def _ends(sources: Sources, variant: str | None = None) -> list[tuple[tuple[str, int, str], pd.DataFrame]]:
+    """(subject, P, variant) and the quantities at the last round, in the order of the table."""
     table = sources.table("along")
     last = table[table["round"] == table["round"].max()]
-    rows = []
-    for (name, P), part in last.groupby(["subject", "P"], sort=False):
-        row = part.set_index("quantity")[["value", "low", "high"]]
-        width = [np.sqrt(row.loc[f"share within {of}", "value"]) for of in ("h", "null")]
-        rows.append([str(name), str(P), interval(*row.loc["excess log absolute"]), *(number(value, 3) for value in width)])
-    return rows
+    groups = last.groupby(["subject", "P", "variant"], sort=False)
+    ends = [((str(name), int(P), str(which)), part.set_index("quantity")[["value", "low", "high"]])
+            for (name, P, which), part in groups]  # fmt: skip
+    return [end for end in ends if variant in (None, end[0][2])]
+
+
+def images(sources: Sources) -> dict[str, str]:
+    """The ablation on MNIST: keys, rounds, mean last test accuracy in % of some arms, and paired differences in points."""
+    table = sources.table("ablation_mnist")
+    last = table[(table["metric"] == "accuracy") & (table["round"] == table["round"].max())]
+    wide = 100 * last.pivot(index="key", columns="arm", values="value")
+    told = {"keys": str(len(wide)), "rounds": str(last["round"].iloc[0])}
+    told |= {
+        arm: number(float(wide[arm].mean()), 3) for arm in ("decomfl", "hiso", "hiso-scalar", "hiso-shuffled", "decomfl-p10")
+    }
+    for other in ("decomfl", "hiso-scalar"):
+        told[f"less {other}"] = interval(*mean_interval(wide["hiso"] - wide[other]))
+    return told
 
 
 def gaps(sources: Sources) -> list[list[str]]:
