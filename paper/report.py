@@ -98,7 +98,7 @@ def _printed(cell: pd.Series) -> str:
 
 
 def figures() -> list[list[str]]:
-    """Every figure: its name, whether its data are recorded or computed by `make figures`, and the command that makes them alone."""
+    """Every figure: name, whether its data are recorded or computed by `make figures`, and the command that makes it alone."""
     rows = []
     for name, entry in catalogue.FIGURES.items():
         profile = catalogue.load(catalogue.EXPERIMENTS[entry.experiment]).profile
