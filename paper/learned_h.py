@@ -42,6 +42,7 @@ def numbers(sources: Sources) -> dict[str, object]:
         "variants": variants(sources),
         "images": images(sources),
         "gaps": gaps(sources),
+        "network_gaps": network_gaps(sources),
         "ablation": [row for name in ABLATIONS for row in ablation(sources, name)],
         "apart": [told for name in ABLATIONS for told in apart(sources, name)],
         "saved": saved(sources) + saved_on_networks(sources),
@@ -147,6 +148,17 @@ def gaps(sources: Sources) -> list[list[str]]:
     """Family, and rounds of DeComFL over those of the best known diagonal, each at its best constant step, exact."""
     table = sources.table("stage_gap").set_index(["subject", "arm"])["value"]
     return [[name, number(float(table.loc[name, "oracle Hessian"]), 2)] for name in ORACLE_GAPS]
+
+
+def network_gaps(sources: Sources) -> list[str]:
+    """Subject, and the speed-ups over DeComFL of a known Gauss-Newton diagonal and of HiSo, run and tuned alike."""
+    table = sources.table("stage_networks_gap")
+    table = table.set_index(["subject", "arm"])[["value", "low", "high"]]
+    names = list(dict.fromkeys(table.index.get_level_values("subject")))
+    return [
+        f"{name}: {interval(*table.loc[(name, 'oracle Gauss-Newton')])}, HiSo {interval(*table.loc[(name, 'hiso')])}"
+        for name in names
+    ]
 
 
 class Case(NamedTuple):
