@@ -16,7 +16,7 @@ import time
 import tomllib
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -201,7 +201,7 @@ def decide(claim: Claim, run: Check) -> dict[str, Any]:
     """Run a check; what results/claims.json holds of it. An error inside the check is told, and decides nothing.
 
     Returns:
-        id, source, statement, setting, refuted_by, prediction, measured, low, high, verdict, pinned, agrees, why,
+        id, topic, source, statement, setting, refuted_by, prediction, measured, low, high, verdict, pinned, agrees, why,
         reason, control (the first), controls, evidence, seconds. The headline numbers are None if the check gave none.
     """
     started = time.perf_counter()
@@ -221,14 +221,14 @@ def decide(claim: Claim, run: Check) -> dict[str, Any]:
         else []
     )
     head = evidence[0] if evidence else {}
-    about = asdict(claim)
     return {
         "id": claim.id,
+        "topic": claim.topic,
         "source": claim.source,
         "statement": claim.statement,
         **{name: head.get(name) for name in ("prediction", "measured", "low", "high")},
         "verdict": verdict,
-        "pinned": about.pop("verdict"),
+        "pinned": claim.verdict,
         # What could not be run says nothing against its pin.
         "agrees": verdict in ("not_run", claim.verdict),
         "why": claim.why,
