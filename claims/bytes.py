@@ -52,7 +52,7 @@ def decomfl_rounds(file: str, corrected: bool = False) -> Any:
     return mega * 1e6 / DECOMFL_BYTES
 
 
-def _ratios(file: str, corrected: bool = False) -> Any:
+def fedzo_ratios(file: str, corrected: bool = False) -> Any:
     """FedZO's printed number over DeComFL's, P = 5, over its median in the model: both are proportional to the rounds."""
     ratio = _column(file, "fedzo-p5") / decomfl_rounds(file, corrected)
     return ratio / ratio.groupby("model").transform("median")
@@ -65,7 +65,7 @@ def decomfl_table() -> Finding:
     doubled = pd.concat([_column(f, "decomfl-p10") / _column(f, "decomfl-p5") for f in files])
     rounds = pd.concat([decomfl_rounds(f) for f in files]).drop(TYPOS)
     away = np.abs(rounds / STEP - np.round(rounds / STEP)) * STEP
-    table, lora = (_ratios(f) for f in files)
+    table, lora = (fedzo_ratios(f) for f in files)
     what = "FedZO's number over DeComFL's, over its median in the model, %s"
     same = (0.94, 1.06)  # two printed digits
     return Finding(
@@ -77,7 +77,7 @@ def decomfl_table() -> Finding:
         ),
         controls=(
             Control("0.90 MB read as 0.09", "holds",
-                    Evidence(what % "those two", span(_ratios(files[0], True)[TYPOS]), 1.0, same)),
+                    Evidence(what % "those two", span(fedzo_ratios(files[0], True)[TYPOS]), 1.0, same)),
         ),
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from llm.recorded import Recorded
 ROUNDS = ("source", "model", "task", "arm", "other", "key", "rounds", "other_rounds", "last")
 SCORES = ("source", "file", "model", "task", "method", "key", "value", "error")
 CURVES = ("source", "model", "task", "method", "round", "value", "low", "high", "keys")
+SENT = ("model", "task", "arm", "clients", "sampled", "messages")
 _ENDS = ("decomfl", "hiso")
 
 
@@ -65,6 +66,17 @@ def curves(found: Sequence[Recorded]) -> pd.DataFrame:
                 value, low, high = mean_interval(known, SHOWN_LEVEL) if enough else (known.mean(), known.min(), known.max())
                 rows.append(("ours", _model(of), of.task, "decomfl", int(at), value, low, high, len(known)))
     return pd.DataFrame(rows, columns=list(CURVES))
+
+
+def sent(found: Sequence[Recorded]) -> pd.DataFrame:
+    """Bytes of all messages per client and round, mean over keys; a client that is not sampled catches up later."""
+    rows = []
+    for of in found:
+        both, config = of.curves(), of.config
+        for arm in of.arms:
+            each = np.nanmean(both.bytes_sent[arm][:, -1]) / (config["clients"] * both.rounds[-1])
+            rows.append((_model(of), of.task, arm, config["clients"], config["sampled"], each))
+    return pd.DataFrame(rows, columns=list(SENT))
 
 
 def _model(of: Recorded) -> str:

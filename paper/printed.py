@@ -5,9 +5,10 @@ audit (`claims.bytes`, `claims.bytes_ledgers`), the verdicts in results/claims.j
 models (`paper.measured`). It trains nothing: but for the messages of four small federations everything is read.
 
     printed_variance   HiSo's Table 1: law, spectrum, H, d, entry, value, exact
-    printed_verdicts   the evidence of the claims about the tables: claim, verdict, what, measured, low, high, allowed_low, allowed_high
-    printed_bytes      every cell that counts scalars: file, model, task, method, bytes, rounds, implied, whole
+    printed_verdicts   evidence of claims about the tables: claim, verdict, what, its numbers, the allowed range
+    printed_bytes      every cell that counts scalars: file, model, task, method, bytes, rounds, implied, whole, by_fedzo
     printed_ledgers    real messages, per client and round: method, clients, sampled, charged, scalars, with_seeds, messages
+    printed_sent       our language models' messages: model, task, arm, clients, sampled, messages (per client and round)
     printed_vectors    cells of methods that send vectors: file, model, task, method, quantity, low, high
     printed_rounds     rounds to a method's best score: source, model, task, arm, other, key, rounds, other_rounds, last
     printed_scores     source, file, model, task, method, key, value, error
@@ -33,7 +34,7 @@ from llm.recorded import comparisons, recorded
 from paper import measured
 from synthetic import oracle
 
-VERSION = 1
+VERSION = 4
 FAMILIES = ("flat", "i^-1", "i^-1.5", "10 spikes", "log-normal 2.5")
 EPS = 0.1
 """Of H = Sigma + eps, in units of the largest eigenvalue."""
@@ -41,6 +42,7 @@ CLAIMS = (
     "table1", "table1-title", "eq17", "bytes-decomfl", "bytes-units", "bytes-decomfl-protocol", "C14", "C22", "bytes-savings",
     "bytes-90-million", "bytes-sst2-items",
 )  # fmt: skip
+NUMBERS = ("prediction", "measured", "low", "high")
 FEDERATIONS = (("hiso", 6, 2), ("hiso", 6, 6), ("decomfl", 8, 2), ("decomfl", 8, 8))
 """Method, clients, sampled: those of HiSo's and of DeComFL's tables, and the same with everybody in every round."""
 HISO, DECOMFL = ("hiso_table2", "hiso_table3"), ("decomfl_table2", "decomfl_lora")
@@ -77,13 +79,16 @@ def verdicts(path: Path) -> pd.DataFrame:
         if id_ not in found:
             raise ValueError(f"claim {id_!r} is not in {path}; `make verify` decides it")
         for part in found[id_]["evidence"]:
-            numbers = [float(part[name]) for name in ("measured", "low", "high")] + [float(end) for end in part["allowed"]]
+            numbers = [part[name] for name in NUMBERS]
+            numbers = [np.nan if value is None else float(value) for value in (*numbers, *part["allowed"])]
             rows.append((id_, found[id_]["verdict"], part["what"], *numbers))
-    return pd.DataFrame(rows, columns=["claim", "verdict", "what", "measured", "low", "high", "allowed_low", "allowed_high"])
+    return pd.DataFrame(rows, columns=["claim", "verdict", "what", *NUMBERS, "allowed_low", "allowed_high"])
 
 
 def scalar_bytes() -> pd.DataFrame:
-    """Cells that count scalars, in bytes; `implied` are the rounds at the table's own charge, `whole` whether they are a round number.
+    """Cells that count scalars, in bytes; `implied` are the rounds at the table's own charge, `whole`: they are a round number.
+
+    `by_fedzo` are the rounds that FedZO's column of the same table stands for (DeComFL's tables).
 
     A round number is a whole number of evaluations (HiSo's Table 3), or a whole multiple of 500 (DeComFL's tables).
     """
@@ -92,13 +97,15 @@ def scalar_bytes() -> pd.DataFrame:
         kilobytes = audit.printed(file, "communication", "decomfl", "hiso")
         rounds = audit.printed(file, "rounds", "decomfl", "hiso").reindex(kilobytes.index)
         whole = audit.whole_evaluations(kilobytes)
-        parts.append((file, kilobytes * 1024, rounds, kilobytes * 1024 / audit.HISO_BYTES, whole))
+        parts.append((file, kilobytes * 1024, rounds, kilobytes * 1024 / audit.HISO_BYTES, whole, np.nan))
     for file in DECOMFL:
         implied = pd.concat({"decomfl-p5": audit.decomfl_rounds(file)}, names=["method"]).reorder_levels([1, 2, 0])
         whole = np.abs(implied / audit.STEP - np.round(implied / audit.STEP)) * audit.STEP < 1e-6
-        parts.append((file, implied * audit.DECOMFL_BYTES, implied * np.nan, implied, whole))
-    names = ["bytes", "rounds", "implied", "whole"]
-    return pd.concat([pd.DataFrame(dict(zip(names, columns, strict=True))).assign(file=file) for file, *columns in parts]).reset_index()
+        ratio = audit.fedzo_ratios(file).reindex(implied.index.droplevel("method")).to_numpy()
+        parts.append((file, implied * audit.DECOMFL_BYTES, implied * np.nan, implied, whole, implied * ratio))
+    names = ["bytes", "rounds", "implied", "whole", "by_fedzo"]
+    frames = [pd.DataFrame(dict(zip(names, columns, strict=True))).assign(file=file) for file, *columns in parts]
+    return pd.concat(frames).reset_index()
 
 
 def ledger_bytes() -> pd.DataFrame:
@@ -177,7 +184,9 @@ class Printed:
             "reported": {path.stem: _sha(path.read_bytes()) for path in sorted(audit.REPORTED.glob("*.csv"))},
             "recorded": {of.experiment.table: [of.about["sha256"], of.about["date"], of.about["source"]] for of in ours},
             "verdicts": _sha(decided.to_csv().encode()),
-            "families": FAMILIES, "eps": EPS, "federations": FEDERATIONS, "rounds": ledgers.ROUNDS, "evaluation": audit.EVALUATION,
+            "charges": {"hiso": audit.HISO_BYTES, "decomfl": audit.DECOMFL_BYTES}, "evaluation": audit.EVALUATION,
+            "step": audit.STEP,
+            "families": FAMILIES, "eps": EPS, "federations": FEDERATIONS, "rounds": ledgers.ROUNDS,
         }  # fmt: skip
         config: dict[str, Any] = json.loads(json.dumps(config))
         if records.current(target, config, VERSION):
@@ -187,6 +196,7 @@ class Printed:
             "bytes": scalar_bytes(),
             "ledgers": ledger_bytes(),
             "vectors": vectors(),
+            "sent": measured.sent(ours),
             "rounds": pd.concat([printed_rounds(), measured.rounds(ours)], ignore_index=True),
             "scores": pd.concat([printed_scores(), measured.scores(ours)], ignore_index=True),
             "curves": pd.concat([printed_curves(), measured.curves(ours)], ignore_index=True),
