@@ -47,9 +47,10 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
     left.legend(fontsize=7.5, ncols=2, loc="lower right")
     _published(right, curves[curves["source"] == "reported"], faint=True)
     last = _ours(right, curves[curves["source"] == "ours"])
-    right.set(xlabel="communication round", xlim=(0, last))
+    right.set(xlabel="communication round", xlim=(0, last or None))
     right.set_title(f"(b) ours: DeComFL, P = 5, mean and its {SHOWN_LEVEL:.0%} interval over keys\nthin: the curves of (a)")
-    right.legend(fontsize=7.5, loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
+    if last:
+        right.legend(fontsize=7.5, loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
     fig.suptitle("DeComFL, model scale: SST-2 with OPT of four sizes, beside our small models", fontsize=10.5, x=0.01, ha="left")
     printed.foot(fig, results, source)
     return fig
@@ -76,10 +77,10 @@ def _ends(ax: Axes, scores: pd.DataFrame, cells: pd.DataFrame) -> None:
 
 
 def _ours(ax: Axes, table: pd.DataFrame) -> int:
-    """Mean curves with their intervals; returns the last round."""
+    """Mean curves with their intervals; returns the last round, 0 if nothing is recorded."""
     for (model, task), part in table.groupby(["model", "task"], sort=False):
         colour, marker = OURS.get((str(model), str(task)), (OKABE_ITO["purple"], "P"))
         label = f"{printed.row(str(model), str(task))}, {part['keys'].iloc[0]} keys"
         ax.fill_between(part["round"], 100 * part["low"], 100 * part["high"].clip(upper=1), color=colour, alpha=0.15, lw=0)
         ax.plot(part["round"], 100 * part["value"], color=colour, marker=marker, ms=4, markevery=0.15, label=label)
-    return int(table["round"].max()) if len(table) else 1
+    return int(table["round"].max()) if len(table) else 0

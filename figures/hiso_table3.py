@@ -61,6 +61,10 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
 
 def _scores(ax: Axes, table: pd.DataFrame) -> None:
     """One row a model; in it the methods from top to bottom, each with what the paper or our keys say of its error."""
+    if table.empty:
+        ax.text(0.5, 0.5, "nothing recorded", ha="center", transform=ax.transAxes, color="#777777")
+        ax.set(xticks=[], yticks=[])
+        return
     models = list(dict.fromkeys(zip(table["model"], table["task"], strict=True)))
     for i, (model, task) in enumerate(models):
         part = table[(table["model"] == model) & (table["task"] == task)]
