@@ -111,7 +111,6 @@ class FigureEntry:
 
 _DYNAMICS = tuple(f"dynamics_{part}" for part in ("fixed_point", "relax", "map", "quiet", "drift"))
 _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
-_DECOMFL = ("scores", "bytes", "vectors", "ledgers", "verdicts")
 FIGURES: dict[str, FigureEntry] = {
     "fig1": FigureEntry("figures.schematic:draw_path", "schematic", ("schematic",)),
     "fig2": FigureEntry("figures.schematic:draw_round", "schematic", ("schematic", "schematic_round")),
@@ -144,15 +143,13 @@ FIGURES: dict[str, FigureEntry] = {
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
     "learned_h_mnist": FigureEntry("figures.learned_h:draw", "fig5_mnist", ("fig5_mnist_h", "fig5_mnist_h_summary")),
-    **{
-        name: FigureEntry(f"figures.{target}", "printed", tuple(f"printed_{table}" for table in ("variance", *tables)))
-        for name, target, tables in (
-            ("hiso_table1", "hiso_table1:draw", ("verdicts",)),
-            ("hiso_table2", "hiso_table2:draw", ("bytes", "ledgers", "sent", "rounds", "verdicts")),
-            ("hiso_table3", "hiso_table3:draw", ("scores", "bytes", "vectors", "verdicts")),
-            ("decomfl_table2", "decomfl_tables:draw_table2", _DECOMFL),
-            ("decomfl_lora", "decomfl_tables:draw_lora", _DECOMFL),
-            ("decomfl_scale", "decomfl_scale:draw", ("curves", "scores", "bytes", "verdicts")),
+    **{  # all tables of the experiment are written together, this one last
+        name: FigureEntry(f"figures.{target}", "printed", ("printed_variance",))
+        for name, target in (
+            *((f"hiso_table{n}", f"hiso_table{n}:draw") for n in (1, 2, 3)),
+            ("decomfl_table2", "decomfl_tables:draw_table2"),
+            ("decomfl_lora", "decomfl_tables:draw_lora"),
+            ("decomfl_scale", "decomfl_scale:draw"),
         )
     },
     "llm_toy": FigureEntry(
@@ -282,9 +279,7 @@ def recorded_rate(
     try:
         grid, about = records.read(path)
     except records.RecordError as error:
-        raise ValueError(
-            f"lr is not given (--lr) and there is no recorded grid for problem {problem_name}: {error}"
-        ) from error
+        raise ValueError(f"lr is not given (--lr) and there is no recorded grid for problem {problem_name}: {error}") from error
     won: dict[str, float] = dict(grid.loc[grid["winner"], ["arm", "lr"]].itertuples(index=False))
     for arm in (own, method_name, nearest):
         if arm in won:

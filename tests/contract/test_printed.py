@@ -130,4 +130,4 @@ def test_a_number_looks_as_where_it_comes_from():
 
 def test_our_models_are_of_the_sizes_that_their_labels_say():
     about = json.loads((catalogue.RESULTS / "imdb_opt.json").read_text())
-    assert printed.OURS["imdb-opt"] == f"imdb-opt ({about['parameters'] / 1e6:.0f} M)"
+    assert printed.OURS["imdb-opt"] == f"imdb-opt ({about['pretraining']['parameters'] / 1e6:.0f} M)"
