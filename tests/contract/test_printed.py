@@ -64,6 +64,11 @@ def test_cells_are_the_audits(folder):
     found = audit.ninety_million().evidence[0]
     first = vectors[(vectors["file"] == "hiso_table3") & vectors["method"].isin(audit.FIRST_ORDER)]
     assert (first["low"].max(), first["high"].max()) == pytest.approx((found.measured.low, found.measured.high))
+    (cell,) = first.loc[
+        first[["model", "task", "method"]].eq(["OPT-1.3B", "squad", "fedavg"]).all(axis=1), ["low", "high"]
+    ].to_numpy()
+    # 0.41 TB and 7.81 KB, of powers of ten and of two, each as far as its digits leave open.
+    assert cell == pytest.approx([0.405e12 / 7.815e3 / 1e6, 0.415 * 2**40 / (7.805 * 2**10) / 1e6])
 
 
 def test_entries_of_table_1_that_are_equalities_are_equal_and_2d_bounds_no_rescaled_h(folder):
