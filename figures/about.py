@@ -137,6 +137,10 @@ ABOUT: dict[str, About] = {
         OURS,
         "The ablation on small networks: controls without curvature beside HiSo, and known diagonals.",
     ),
+    "ablation_mnist": About(
+        OURS,
+        "The ablation on real images, the CNN of HiSo's Figure 5 on MNIST: every arm's accuracy and loss less DeComFL's, key by key.",
+    ),
     "dynamics": About(
         OURS,
         "How H moves: its fixed point, its memory, quiet rounds, and problems that change in the middle of a run.",
