@@ -139,7 +139,7 @@ ABOUT: dict[str, About] = {
     ),
     "ablation_mnist": About(
         OURS,
-        "The ablation on real images, the CNN of HiSo's Figure 5 on MNIST: every arm's accuracy and loss less DeComFL's, key by key.",
+        "The ablation on real images, the CNN of HiSo's Figure 5: every arm's accuracy and loss less DeComFL's, key by key.",
     ),
     "dynamics": About(
         OURS,
