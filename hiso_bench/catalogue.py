@@ -77,6 +77,7 @@ EXPERIMENTS: dict[str, str] = {
     "stage_networks": "learned_h.stage:NETWORKS",
     "along": "learned_h.along:ALONG",
     "ablation_mnist": "learned_h.mnist:MNIST",
+    "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
     "second_order_safety": "vision.second_order_safety:SECOND_ORDER_SAFETY",

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ class Case:
     """A problem of the ablation.
 
     Attributes:
-        make: replicate shape -> problem, with one client and no gradient noise.
+        make: replicate shape -> problem; with one client and no gradient noise in the ablation itself.
         value: (problem, x) -> f(x), replicate-shaped.
         least: f*, or a lower bound of it.
         arms: what runs on it.
@@ -60,6 +60,9 @@ class Case:
         targets: excess, descending.
         tuning_keys: replicates of the tuning key.
         theory: DeComFL's largest mean-square stable step, where it is exact; NaN: it is not.
+        federation: options of the federation beside key and wire: clients sampled, drop-out.
+        octaves: rates of the first grid.
+        every: rounds between two looks at the loss; a first round is known to so many.
     """
 
     make: Callable[[tuple[int, ...]], Problem]
@@ -71,6 +74,9 @@ class Case:
     targets: tuple[float, ...] = (0.3, 0.1, 0.03)
     tuning_keys: int = 3
     theory: float = float("nan")
+    federation: Mapping[str, Any] = field(default_factory=dict)
+    octaves: int = OCTAVES
+    every: int = 1
 
     def gradient(self, problem: Problem, x: Point) -> Sequence[Tensor]:
         """The gradient of f in every replicate."""
@@ -173,11 +179,15 @@ def run(
     method = build(
         arm, lr, problem, functools.partial(case.gradient, problem), oracle(case.make(())) if arm.method == "hiso-oracle" else ()
     )
-    options = FederationOptions(wire="float64", key=key, on_divergence="freeze")
+    options = FederationOptions(**case.federation, wire="float64", key=key, on_divergence="freeze")
     federation = Federation(problem, method, options)
     first = case.value(problem, federation.state.x)
     found = []
     for r in range(rounds + 1):
+        if r % case.every and r < rounds:
+            found.append(found[-1])
+            federation.round()
+            continue
         now = (case.value(problem, federation.state.x) - case.least) / (first - case.least)
         # A loss that is not finite or a thousand times the first is no run that a user would have kept.
         lost = ~federation.alive | ~(now < 1e3)
@@ -213,7 +223,7 @@ def tune(case: Case, arms: Sequence[Arm]) -> pd.DataFrame:
         return pd.Series(out, dtype=float)
 
     # The replicates of a call are its keys: one call is one cell per rate.
-    return choose_rates(evaluate, arms, [TUNING_KEY], case.rounds, case.start, OCTAVES, survivors=4)
+    return choose_rates(evaluate, arms, [TUNING_KEY], case.rounds, case.start, case.octaves, survivors=4)
 
 
 def compare(case: Case, rates: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -293,7 +303,9 @@ def _about(case: Case) -> dict[str, Any]:
     arms = {arm.name: dict(arm.options) for arm in case.arms}
     problem = case.make(()).describe()
     settings = {"rounds": case.rounds, "start": case.start, "targets": list(case.targets), "tuning_keys": case.tuning_keys}
-    return {"problem": problem, "arms": arms, "octaves": OCTAVES} | settings
+    # A federation of one client is not told: recorded tables have no word for it.
+    several = {"clients": case.make(()).clients, "federation": dict(case.federation), "every": case.every}
+    return {"problem": problem, "arms": arms, "octaves": case.octaves} | settings | (several if case.federation else {})
 
 
 QUADRATICS = Ablation("ablation_quadratics", quadratics)
