@@ -77,6 +77,7 @@ EXPERIMENTS: dict[str, str] = {
     "stage_networks": "learned_h.stage:NETWORKS",
     "along": "learned_h.along:ALONG",
     "ablation_mnist": "learned_h.mnist:MNIST",
+    "equal_bytes": "vision.equal_bytes:EQUAL_BYTES",
     "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
