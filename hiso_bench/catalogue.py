@@ -78,6 +78,7 @@ EXPERIMENTS: dict[str, str] = {
     "along": "learned_h.along:ALONG",
     "ablation_mnist": "learned_h.mnist:MNIST",
     "equal_bytes": "vision.equal_bytes:EQUAL_BYTES",
+    "fair_speed": "learned_h.fair_speed:FAIR_SPEED",
     "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",

@@ -8,7 +8,7 @@ of a zeroth-order uplink have 20. Bytes are those of the ledgers, frames include
 - "total with base": the same, and the dense base model for every client of a method of scalars. A first-order client receives
   the model whenever it is sampled, so nothing is added.
 
-Every arm runs at every rate of one grid, on the tuning keys; for every count and budget it takes the rate with the smallest mean
+Every arm runs at seven rates of ratio 2 (about its own pilot's), on the tuning keys; for every count and budget it takes the rate with the smallest mean
 training loss there. Results come from other keys.
 
     equal_bytes.csv        arm, lr, count, budget, key, rounds, loss, accuracy at the last evaluation within the budget; the last
@@ -36,13 +36,14 @@ from vision.mlp import DigitsPerceptron
 
 VERSION = 1
 CLIENTS, SAMPLED, BATCH, HIDDEN = 6, 2, 32, 8
-RATES = tuple(2.0**i for i in range(-8, 4))
-TUNING_KEYS, KEYS = (101, 102), (1, 2, 3, 4, 5, 6, 7, 8)
+OCTAVES = 7
+"""Rates of an arm, of ratio 2."""
+TUNING_KEYS, KEYS = (101, 102), (1, 2, 3, 4, 5, 6)
 UPLINK, TOTAL, WITH_BASE = "uplink", "total", "total with base"
 BUDGETS: dict[str, tuple[int, ...]] = {
-    UPLINK: tuple(2**i for i in range(9, 17)),
-    TOTAL: tuple(2**i for i in range(11, 19)),
-    WITH_BASE: tuple(2**i for i in range(14, 19)),
+    UPLINK: tuple(2**i for i in range(9, 16)),
+    TOTAL: tuple(2**i for i in range(11, 18)),
+    WITH_BASE: tuple(2**i for i in range(14, 18)),
 }
 """Count -> bytes of all clients and the server together, ascending."""
 DENSE = 4
@@ -53,16 +54,23 @@ class Sender(sweeps.Arm):
     """An arm of the comparison.
 
     Attributes:
+        start: smallest rate.
         rounds: enough for the largest budget of every count.
         local_steps: tau.
         tuned: which option the swept rate is: the server's, or the clients' where there are several local steps.
         every: rounds between evaluations.
     """
 
-    rounds: int = 1300
+    start: float = 2.0**-7
+    rounds: int = 660
     local_steps: int = 1
     tuned: str = "lr"
-    every: int = 10
+    every: int = 20
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The rates that are tried."""
+        return tuple(self.start * 2.0**i for i in range(OCTAVES))
 
     @property
     def scalars(self) -> bool:
@@ -75,12 +83,12 @@ ONE = {"client_lr": 1.0}
 ARMS = (
     Sender("decomfl", "decomfl", {"perturbations": 5}),
     Sender("hiso", "hiso", {"perturbations": 5}),
-    Sender("fedavg", "fedavg", ONE, 28, every=1),
-    Sender("fedavg-10", "fedavg", {"lr": 1.0}, 28, 10, "client_lr", 1),
-    Sender("fedcom", "fedcom", ONE | {"bits": 4}, 105, every=1),
-    Sender("fedcom-10", "fedcom", {"lr": 1.0, "bits": 4}, 105, 10, "client_lr", 1),
-    Sender("fedavg-topk", "fedavg-topk", ONE | {"share": 0.01}, 600, every=1),
-    Sender("fedavg-sign", "fedavg-sign", ONE, 390, every=1),
+    Sender("fedavg", "fedavg", ONE, 2.0**-3, 14, every=1),
+    Sender("fedavg-10", "fedavg", {"lr": 1.0}, 2.0**-4, 14, 10, "client_lr", 1),
+    Sender("fedcom", "fedcom", ONE | {"bits": 4}, 2.0**-3, 53, every=1),
+    Sender("fedcom-10", "fedcom", {"lr": 1.0, "bits": 4}, 2.0**-4, 53, 10, "client_lr", 1),
+    Sender("fedavg-topk", "fedavg-topk", ONE | {"share": 0.01}, 2.0**-2, 300, every=1),
+    Sender("fedavg-sign", "fedavg-sign", ONE, 2.0**-9, 196, every=1),
 )
 
 
@@ -156,15 +164,15 @@ class EqualBytes:
     def plan(self) -> Plan:
         """Every arm at every rate on the tuning keys, and at about three rates on the others."""
         started = time.monotonic()
-        curve(ARMS[-1], RATES[0], TUNING_KEYS[0])
-        return Plan(len(ARMS) * 3 * len(KEYS), len(ARMS) * len(RATES) * len(TUNING_KEYS), time.monotonic() - started)
+        curve(ARMS[-1], ARMS[-1].start, TUNING_KEYS[0])
+        return Plan(len(ARMS) * 3 * len(KEYS), len(ARMS) * OCTAVES * len(TUNING_KEYS), time.monotonic() - started)
 
     def _run(self, cells: list[Cell], work: Path, jobs: int) -> pd.DataFrame:
         return sweeps.run(_work, cells, work / self.name, _config(), jobs).drop(columns="rounds_run")
 
     def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
         """Run the grid; write equal_bytes_rates.csv."""
-        cells = [Cell(arm, lr, key, arm.rounds) for arm in ARMS for key in TUNING_KEYS for lr in RATES]
+        cells = [Cell(arm, lr, key, arm.rounds) for arm in ARMS for key in TUNING_KEYS for lr in arm.rates]
         grid = choose(self._run(cells, work, jobs))
         records.write(grid, results / f"{self.name}_rates.csv", _config(), VERSION)
         return grid
@@ -190,7 +198,7 @@ def _config() -> dict[str, Any]:
     arms = {arm.name: asdict(arm) for arm in ARMS}
     budgets = {count: list(values) for count, values in BUDGETS.items()}
     return {
-        "problem": problem, "sampled": SAMPLED, "arms": arms, "lr": list(RATES), "budgets": budgets,
+        "problem": problem, "sampled": SAMPLED, "arms": arms, "octaves": OCTAVES, "budgets": budgets,
         "tuning_keys": list(TUNING_KEYS), "score": "mean training loss at the budget", "version": VERSION,
     }  # fmt: skip
 
