@@ -41,7 +41,7 @@ from vision.mlp import DigitsPerceptron
 VERSION = 1
 TUNING_KEY, RESULT_KEY = 104, 4
 KEYS = 12
-"""Replicates of the result key."""
+"""Replicates of the result key, where an ablation does not say otherwise."""
 OCTAVES = 19
 THEORY = "decomfl-theory"
 
@@ -226,13 +226,13 @@ def tune(case: Case, arms: Sequence[Arm]) -> pd.DataFrame:
     return choose_rates(evaluate, arms, [TUNING_KEY], case.rounds, case.start, case.octaves, survivors=4)
 
 
-def compare(case: Case, rates: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every arm at its rate on the result key: rounds to the targets, and both ways between each arm and DeComFL."""
+def compare(case: Case, rates: dict[str, float], keys: int = KEYS) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every arm at its rate on replicates of the result key: rounds to the targets, and both ways between it and DeComFL."""
     arms = list(case.arms)
     if np.isfinite(case.theory):
         arms.append(Arm(THEORY, "decomfl"))
         rates = rates | {THEORY: case.theory / 2}
-    runs = {arm.name: run(case, arm, rates[arm.name], (KEYS,), RESULT_KEY, case.rounds, stop=False) for arm in arms}
+    runs = {arm.name: run(case, arm, rates[arm.name], (keys,), RESULT_KEY, case.rounds, stop=False) for arm in arms}
     rows, ways, plain = [], [], runs["decomfl"]
     for name, found in runs.items():
         for target in case.targets:
@@ -252,13 +252,14 @@ class Ablation:
     name: str
     cases: Callable[[], dict[str, Case]]
     profile: Profile = "standard"
+    keys: int = KEYS
 
     def plan(self) -> Plan:
         """Per arm and problem a quarter of the rounds for the grid, about ten rates to the end, and the result."""
         seconds = 0.0
         for case in self.cases().values():
             started = time.monotonic()
-            run(case, case.arms[0], case.start, (KEYS,), RESULT_KEY, 10, stop=False)
+            run(case, case.arms[0], case.start, (self.keys,), RESULT_KEY, 10, stop=False)
             seconds += (time.monotonic() - started) / 10 * case.rounds
         arms = sum(len(case.arms) for case in self.cases().values())
         return Plan(arms, 3.0 * arms, seconds / len(self.cases()))
@@ -289,14 +290,14 @@ class Ablation:
         parts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
         for name, case in self.cases().items():
             own = won[won["problem"] == name]
-            found = compare(case, dict(zip(own["arm"], own["lr"], strict=True)))
+            found = compare(case, dict(zip(own["arm"], own["lr"], strict=True)), self.keys)
             parts.append((found[0].assign(problem=name), found[1].assign(problem=name)))
         records.write(pd.concat([b for _, b in parts]), results / f"{self.name}_ways.csv", config, VERSION)
         records.write(pd.concat([a for a, _ in parts]), target, config, VERSION)
 
     def _config(self) -> dict[str, Any]:
         about = {name: _about(case) for name, case in self.cases().items()}
-        return {"problems": about, "tuning_key": TUNING_KEY, "result_key": RESULT_KEY, "keys": KEYS}
+        return {"problems": about, "tuning_key": TUNING_KEY, "result_key": RESULT_KEY, "keys": self.keys}
 
 
 def _about(case: Case) -> dict[str, Any]:

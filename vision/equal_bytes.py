@@ -8,8 +8,8 @@ of a zeroth-order uplink have 20. Bytes are those of the ledgers, frames include
 - "total with base": the same, and the dense base model for every client of a method of scalars. A first-order client receives
   the model whenever it is sampled, so nothing is added.
 
-Every arm runs at seven rates of ratio 2 (about its own pilot's), on the tuning keys; for every count and budget it takes the rate with the smallest mean
-training loss there. Results come from other keys.
+Every arm runs at seven rates of ratio 2, about its own pilot's, on the tuning keys; for every count and budget it takes the rate
+with the smallest mean training loss there. Results come from other keys.
 
     equal_bytes.csv        arm, lr, count, budget, key, rounds, loss, accuracy at the last evaluation within the budget; the last
                            two are missing where the run had diverged by then
