@@ -13,13 +13,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from hiso_bench import records
+from hiso_bench.stats import Interval, mean_interval
 from hiso_bench.summaries import Curves, rounds_to_best_by_key
 from learned_h import ablation
 from learned_h.ablation import RESULT_KEY, Ablation, Case
@@ -82,12 +83,6 @@ def best_so_far(table: pd.DataFrame) -> Curves:
     return Curves(tuple(some.index), some.columns.to_numpy(), values, {})
 
 
-def halves(of: Curves, arm: str = "decomfl") -> Curves:
-    """The keys of one arm as two arms, "first" and "second", that differ by their keys alone."""
-    values, half = of.values[arm], len(of.keys) // 2
-    return Curves(of.keys[:half], of.rounds, {"first": values[:half], "second": values[half : 2 * half]}, {})
-
-
 def one_way(of: Curves, arm: str, other: str) -> NDArray[np.float64]:
     """Log of Table 2's speed-up, key by key: other's rounds to its best over the arm's to the same; NaN if not in its budget."""
     return np.log([reached.speedup for reached in rounds_to_best_by_key(of, arm, other)])
@@ -113,3 +108,29 @@ def to_thresholds(of: Curves, arm: str, other: str, thresholds: Sequence[float])
         return np.where(hit.any(-1), of.rounds[hit.argmax(-1)], of.rounds[-1]).astype(float)
 
     return np.log(rounds(other) / rounds(arm))
+
+
+class Null(NamedTuple):
+    """One arm against itself, over all ordered pairs of its keys."""
+
+    one_way: Interval
+    """Mean of the log speed-up over the pairs where it is reached; 99.9 %, jackknife over keys."""
+    both_ways: float
+    """Mean of the same both ways."""
+    reached: float
+    """Share of the pairs where the one has the other's best within the budget."""
+
+
+def between_keys(of: Curves, arm: str) -> Null:
+    """What Table 2's rule says of two arms that differ by nothing but their keys."""
+    values, n = of.values[arm], len(of.keys)
+    one, both = np.full((n, n), np.nan), np.full((n, n), np.nan)
+    for shift in range(1, n):
+        pair = Curves(of.keys, of.rounds, {"mine": values, "its": np.roll(values, -shift, axis=0)}, {})
+        place = np.arange(n), (np.arange(n) + shift) % n
+        one[place], both[place] = one_way(pair, "mine", "its"), both_ways(pair, "mine", "its")
+    whole = np.nanmean(one)
+    # Delete a key with all its pairs; the pseudo-values are as good as independent.
+    left = [np.nanmean(np.delete(np.delete(one, k, 0), k, 1)) for k in range(n)]
+    pseudo = n * whole - (n - 1) * np.array(left)
+    return Null(mean_interval(pseudo), float(np.nanmean(both)), float(np.isfinite(one).sum() / (n * (n - 1))))
