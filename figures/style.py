@@ -117,6 +117,12 @@ METHODS: Mapping[str, Look] = {
     "curvature-2": Look("#9C4F7B", (0, (5, 1.5)), "D", "curvature, two"),
     "curvature-5": Look("#5E2750", (0, (3, 1, 1, 1)), "v", "curvature, five (10 scalars a round)"),
     "curvature-block": Look(OKABE_ITO["orange"], (0, (8, 1.5)), "X", "one number per block"),
+    "fedavg": Look("#332288", (0, (4, 1)), "o", "FedAvg"),
+    "fedavg-10": Look("#6A5ACD", "-", "H", "FedAvg, 10 local steps"),
+    "fedcom": Look("#7A6A00", (0, (4, 1)), "^", "4 bits (FedCOM)"),
+    "fedcom-10": Look("#B59F00", "-", "v", "4 bits, 10 local steps"),
+    "fedavg-topk": Look("#AA4499", (0, (2, 1)), "X", "FedAvg, top 1 %"),
+    "fedavg-sign": Look("#117733", (0, (5, 1, 1, 1)), "P", "signs, majority vote"),
     "theory": Look(OKABE_ITO["black"], "--", "", "theory"),
     "reported": Look(OKABE_ITO["black"], (0, (1, 1.2)), "*", "printed in the paper"),
 }

@@ -135,6 +135,7 @@ FIGURES: dict[str, FigureEntry] = {
         name: FigureEntry("figures.ablation:draw", name, (name, f"{name}_ways"))
         for name in ("ablation_quadratics", "ablation_networks")
     },
+    "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size", "equal_bytes")),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(
