@@ -126,6 +126,8 @@ class Null(NamedTuple):
     """Mean of the same both ways."""
     reached: float
     """Share of the pairs where the one has the other's best within the budget."""
+    largest: float
+    """What 95 % of the speed-ups stay below, as a factor."""
 
 
 def between_keys(of: Curves, arm: str) -> Null:
@@ -140,4 +142,5 @@ def between_keys(of: Curves, arm: str) -> Null:
     # Delete a key with all its pairs; the pseudo-values are as good as independent.
     left = [np.nanmean(np.delete(np.delete(one, k, 0), k, 1)) for k in range(n)]
     pseudo = n * whole - (n - 1) * np.array(left)
-    return Null(mean_interval(pseudo), float(np.nanmean(both)), float(np.isfinite(one).sum() / (n * (n - 1))))
+    reached = float(np.isfinite(one).sum() / (n * (n - 1)))
+    return Null(mean_interval(pseudo), float(np.nanmean(both)), reached, float(np.exp(np.nanquantile(one, 0.95))))

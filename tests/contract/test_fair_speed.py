@@ -1,6 +1,7 @@
 """What the fair-speed claims rest on: Table 2's rule, federations that differ in one thing, bytes from ledgers, paired tables."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,10 +34,11 @@ def test_table_2s_rule_and_the_same_both_ways_on_curves_made_by_hand():
 
 def test_arms_that_differ_by_nothing_are_equal_both_ways_whatever_one_way_says():
     rng = np.random.Generator(np.random.Philox(3))
-    values = np.maximum.accumulate(1 - np.exp(-np.arange(1, 33) / 8) + 0.03 * rng.standard_normal((12, 32)), axis=1)
+    # Keys have luck: some are faster than others. Whoever reaches the other's best is the faster one.
+    values = 1 - np.exp(-np.arange(32) / (8 * np.exp(0.2 * rng.standard_normal((24, 1)))))
     null = fair_speed.between_keys(_curves(a=values), "a")
     assert abs(null.both_ways) < 1e-12
-    assert null.one_way.value > 0.05 and 0.4 < null.reached < 0.6
+    assert null.one_way.low > 0.05 and null.reached == 0.5
     # The same curve twelve times: nothing to choose from, and nothing comes out.
     same = fair_speed.between_keys(_curves(a=np.repeat(values[:1], 12, axis=0)), "a")
     assert same.one_way == (0, 0, 0) and same.reached == 1
@@ -92,7 +94,7 @@ def test_bytes_are_those_of_the_ledger_and_budgets_are_kept():
 def test_a_method_of_scalars_is_charged_with_the_base_model():
     arm = replace(equal_bytes.ARMS[0], rounds=340, every=10)
     assert arm.scalars and not equal_bytes.ARMS[2].scalars
-    found = equal_bytes.curve(arm, 0.05, 1).set_index(["count", "budget"])["rounds"]
+    found: Any = equal_bytes.curve(arm, 0.05, 1).set_index(["count", "budget"])["rounds"]
     smallest = equal_bytes.BUDGETS[equal_bytes.WITH_BASE][0]
     base = 4 * 610 * equal_bytes.CLIENTS
     assert found[equal_bytes.WITH_BASE, smallest] <= (smallest - base) / 100 < found[equal_bytes.TOTAL, smallest]
