@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from figures.style import OKABE_ITO, look, plt, provenance
 from hiso_bench import records
@@ -35,17 +37,20 @@ def draw(results: Path, source: str, experiment: str = "fair_speed") -> Figure:
     """
     found = list(pairs(results))
     fig = plt.figure(figsize=(13.6, 7.6))
-    grid = fig.add_gridspec(2, 3, width_ratios=(1.05, 1.0, 1.0))
+    grid = fig.add_gridspec(2, 3, width_ratios=(1.0, 1.0, 1.15))
     _rule(fig.add_subplot(grid[0, 0]), fair_speed.best_so_far(records.read(Path(results) / f"{experiment}.csv")[0]))
     _spread(fig.add_subplot(grid[1, 0]), found)
     _federation(fig.add_subplot(grid[:, 1]), found)
     table = records.read(Path(results) / "equal_bytes.csv")[0]
-    for row, (count, what) in enumerate(((UPLINK, "what clients send"), (TOTAL, "what clients and server send"))):
+    for row, (count, what) in enumerate(((UPLINK, "uplink bytes"), (TOTAL, "all bytes"))):
         ax = fig.add_subplot(grid[row, 2])
         _bytes(ax, table[table["count"] == count])
-        ax.set_title(f"({'de'[row]}) digits perceptron, d = 610: loss against {what}")
+        ax.set_title(f"({'de'[row]}) loss against {what} (d = 610)")
     handles, labels = fig.axes[-1].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=8, borderaxespad=2.2)
+    scalar = look("hiso-scalar")
+    handles.insert(2, Line2D([], [], color=scalar.color, marker=scalar.marker, linestyle="-"))
+    labels.insert(2, scalar.label)
+    fig.legend(handles, labels, loc="outside lower center", ncols=5, borderaxespad=2.2)
     fig.suptitle(f"Is the comparison fair? {LEVEL:.1%} intervals, paired over keys; every arm at its own tuned rate",
                  fontsize=10, x=0.01, ha="left")  # fmt: skip
     provenance(fig, source)
@@ -82,7 +87,7 @@ def _rule(ax: Axes, of: Any) -> None:
 
 
 def _ticks(ax: Axes) -> None:
-    ticks = [t for t in (0.25, 0.33, 0.5, 0.67, 1, 1.5, 2, 3, 4) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
+    ticks = [t for t in (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.6, 2, 3, 4) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.set_xticks([], minor=True)
 
@@ -90,8 +95,6 @@ def _ticks(ax: Axes) -> None:
 def _federation(ax: Axes, found: list[Pair]) -> None:
     names = []
     for pair in (p for p in found if p.table == "federation_size" and p.measure == MEAN):
-        if pair.problem.endswith("linear terms 0"):  # the same runs as 6/6
-            continue
         for arm, shift in (("hiso", 0.0), ("hiso-scalar", 0.25)):
             if arm in pair.values:
                 _dot(ax, len(names) + shift, mean_interval(pair.difference(arm, "decomfl")), arm)
@@ -99,7 +102,7 @@ def _federation(ax: Axes, found: list[Pair]) -> None:
     ax.axvline(1, color="#888888", lw=1)
     ax.set(xscale="log", ylim=(len(names) - 0.4, -0.6), xlabel="DeComFL's rounds over the arm's, mean of three losses")
     ax.set_yticks(range(len(names)), names)
-    ax.set_title("(b) clients/sampled, drop-out, differences of clients")
+    ax.set_title("(b) clients/sampled, drop-out, their data")
     _ticks(ax)
 
 
@@ -127,8 +130,13 @@ def _bytes(ax: Axes, table: Any) -> None:
             wide = wide.fillna(np.inf)
         intervals = np.array([mean_interval(np.log(wide[b])) if np.isfinite(wide[b]).all() else (np.nan,) * 3 for b in wide])
         middle, low, high = np.exp(intervals.T)
-        ax.fill_between(wide.columns, low, high, color=style.color, alpha=0.15, linewidth=0)
+        ax.fill_between(wide.columns, low, high, color=style.color, alpha=0.08, linewidth=0)
         ax.plot(wide.columns, middle, marker=style.marker, markersize=4, label=style.label, **style.line())
-    ax.set(xscale="log", yscale="log", xlabel="bytes, all clients", ylabel="training loss")
-    ax.set_yticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
+    ax.set(xscale="log", yscale="log", xlabel="KiB, all clients together", ylabel="training loss")
+    budgets = sorted(table["budget"].unique())
+    ax.xaxis.set_major_locator(FixedLocator(budgets))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}")
+    ax.set_ylim(0.1, 3)
+    ax.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
     ax.set_yticks([], minor=True)

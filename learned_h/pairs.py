@@ -25,6 +25,8 @@ CURVES = {
     "llm_tiny-opt_toy-sst2": ("whole_accuracy", "whole_loss"),
 }
 """Table -> accuracy and loss. The language models' are those on the whole test part."""
+TWICE = "i^-1.5, linear terms 0"
+"""The same runs as "i^-1.5, 6/6": with every client sampled linear terms cancel."""
 SYNTHETIC = ("ablation_quadratics", "i^-1.5")
 """How tables or problems begin that are no networks: quadratics, and logistic regression on planted data."""
 
@@ -67,7 +69,7 @@ def pairs(results: Path) -> Iterator[Pair]:
     for name in ROUNDS:
         table: Any = records.read(results / f"{name}.csv")[0]
         table["log"] = -np.log(table["rounds"].fillna(table["budget"]).clip(lower=1))
-        for problem, own in table.groupby("problem", sort=False):
+        for problem, own in table[table["problem"] != TWICE].groupby("problem", sort=False):
             for measure, part in ((MEAN, own), (LAST, own[own["target"] == own["target"].min()])):
                 wide = part.pivot_table(index="key", columns="arm", values="log")
                 yield Pair(name, str(problem), measure, {arm: wide[arm].to_numpy() for arm in wide})
