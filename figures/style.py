@@ -124,6 +124,11 @@ METHODS: Mapping[str, Look] = {
     "fedzo": Look(OKABE_ITO["grey"], (0, (3, 1)), "X", "FedZO"),
     "mezo": Look(OKABE_ITO["black"], (0, (2, 1)), "P", "MeZO (one client)"),
     "first-order": Look(OKABE_ITO["green"], (0, (8, 2)), "*", "AdamW on pooled data"),
+    "fedavg-10": Look("#6A5ACD", "-", "H", "FedAvg, 10 local steps"),
+    "fedcom": Look("#7A6A00", (0, (4, 1)), "^", "4 bits (FedCOM)"),
+    "fedcom-10": Look("#B59F00", "-", "v", "4 bits, 10 local steps"),
+    "fedavg-topk": Look("#AA4499", (0, (2, 1)), "X", "FedAvg, top 1 %"),
+    "fedavg-sign": Look("#44AA99", (0, (5, 1, 1, 1)), "P", "signs, majority vote"),
     "theory": Look(OKABE_ITO["black"], "--", "", "theory"),
     "reported": Look(OKABE_ITO["black"], (0, (1, 1.2)), "*", "printed in the paper"),
 }

@@ -78,6 +78,9 @@ EXPERIMENTS: dict[str, str] = {
     "stage_networks": "learned_h.stage:NETWORKS",
     "along": "learned_h.along:ALONG",
     "ablation_mnist": "learned_h.mnist:MNIST",
+    "equal_bytes": "vision.equal_bytes:EQUAL_BYTES",
+    "fair_speed": "learned_h.fair_speed:FAIR_SPEED",
+    "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
     "second_order_safety": "vision.second_order_safety:SECOND_ORDER_SAFETY",
@@ -134,6 +137,7 @@ FIGURES: dict[str, FigureEntry] = {
         for name in ("ablation_quadratics", "ablation_networks")
     },
     "ablation_mnist": FigureEntry("figures.ablation_images:draw", "ablation_mnist", ("ablation_mnist",)),
+    "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size", "equal_bytes")),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ from vision.mlp import DigitsPerceptron
 VERSION = 1
 TUNING_KEY, RESULT_KEY = 104, 4
 KEYS = 12
-"""Replicates of the result key."""
+"""Replicates of the result key, where an ablation does not say otherwise."""
 OCTAVES = 19
 THEORY = "decomfl-theory"
 
@@ -51,7 +51,7 @@ class Case:
     """A problem of the ablation.
 
     Attributes:
-        make: replicate shape -> problem, with one client and no gradient noise.
+        make: replicate shape -> problem; with one client and no gradient noise in the ablation itself.
         value: (problem, x) -> f(x), replicate-shaped.
         least: f*, or a lower bound of it.
         arms: what runs on it.
@@ -60,6 +60,9 @@ class Case:
         targets: excess, descending.
         tuning_keys: replicates of the tuning key.
         theory: DeComFL's largest mean-square stable step, where it is exact; NaN: it is not.
+        federation: options of the federation beside key and wire: clients sampled, drop-out.
+        octaves: rates of the first grid.
+        every: rounds between two looks at the loss; a first round is known to so many.
     """
 
     make: Callable[[tuple[int, ...]], Problem]
@@ -71,6 +74,9 @@ class Case:
     targets: tuple[float, ...] = (0.3, 0.1, 0.03)
     tuning_keys: int = 3
     theory: float = float("nan")
+    federation: Mapping[str, Any] = field(default_factory=dict)
+    octaves: int = OCTAVES
+    every: int = 1
 
     def gradient(self, problem: Problem, x: Point) -> Sequence[Tensor]:
         """The gradient of f in every replicate."""
@@ -173,11 +179,15 @@ def run(
     method = build(
         arm, lr, problem, functools.partial(case.gradient, problem), oracle(case.make(())) if arm.method == "hiso-oracle" else ()
     )
-    options = FederationOptions(wire="float64", key=key, on_divergence="freeze")
+    options = FederationOptions(**case.federation, wire="float64", key=key, on_divergence="freeze")
     federation = Federation(problem, method, options)
     first = case.value(problem, federation.state.x)
     found = []
     for r in range(rounds + 1):
+        if r % case.every and r < rounds:
+            found.append(found[-1])
+            federation.round()
+            continue
         now = (case.value(problem, federation.state.x) - case.least) / (first - case.least)
         # A loss that is not finite or a thousand times the first is no run that a user would have kept.
         lost = ~federation.alive | ~(now < 1e3)
@@ -213,16 +223,16 @@ def tune(case: Case, arms: Sequence[Arm]) -> pd.DataFrame:
         return pd.Series(out, dtype=float)
 
     # The replicates of a call are its keys: one call is one cell per rate.
-    return choose_rates(evaluate, arms, [TUNING_KEY], case.rounds, case.start, OCTAVES, survivors=4)
+    return choose_rates(evaluate, arms, [TUNING_KEY], case.rounds, case.start, case.octaves, survivors=4)
 
 
-def compare(case: Case, rates: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every arm at its rate on the result key: rounds to the targets, and both ways between each arm and DeComFL."""
+def compare(case: Case, rates: dict[str, float], keys: int = KEYS) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every arm at its rate on replicates of the result key: rounds to the targets, and both ways between it and DeComFL."""
     arms = list(case.arms)
     if np.isfinite(case.theory):
         arms.append(Arm(THEORY, "decomfl"))
         rates = rates | {THEORY: case.theory / 2}
-    runs = {arm.name: run(case, arm, rates[arm.name], (KEYS,), RESULT_KEY, case.rounds, stop=False) for arm in arms}
+    runs = {arm.name: run(case, arm, rates[arm.name], (keys,), RESULT_KEY, case.rounds, stop=False) for arm in arms}
     rows, ways, plain = [], [], runs["decomfl"]
     for name, found in runs.items():
         for target in case.targets:
@@ -242,13 +252,14 @@ class Ablation:
     name: str
     cases: Callable[[], dict[str, Case]]
     profile: Profile = "standard"
+    keys: int = KEYS
 
     def plan(self) -> Plan:
         """Per arm and problem a quarter of the rounds for the grid, about ten rates to the end, and the result."""
         seconds = 0.0
         for case in self.cases().values():
             started = time.monotonic()
-            run(case, case.arms[0], case.start, (KEYS,), RESULT_KEY, 10, stop=False)
+            run(case, case.arms[0], case.start, (self.keys,), RESULT_KEY, 10, stop=False)
             seconds += (time.monotonic() - started) / 10 * case.rounds
         arms = sum(len(case.arms) for case in self.cases().values())
         return Plan(arms, 3.0 * arms, seconds / len(self.cases()))
@@ -279,21 +290,23 @@ class Ablation:
         parts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
         for name, case in self.cases().items():
             own = won[won["problem"] == name]
-            found = compare(case, dict(zip(own["arm"], own["lr"], strict=True)))
+            found = compare(case, dict(zip(own["arm"], own["lr"], strict=True)), self.keys)
             parts.append((found[0].assign(problem=name), found[1].assign(problem=name)))
         records.write(pd.concat([b for _, b in parts]), results / f"{self.name}_ways.csv", config, VERSION)
         records.write(pd.concat([a for a, _ in parts]), target, config, VERSION)
 
     def _config(self) -> dict[str, Any]:
         about = {name: _about(case) for name, case in self.cases().items()}
-        return {"problems": about, "tuning_key": TUNING_KEY, "result_key": RESULT_KEY, "keys": KEYS}
+        return {"problems": about, "tuning_key": TUNING_KEY, "result_key": RESULT_KEY, "keys": self.keys}
 
 
 def _about(case: Case) -> dict[str, Any]:
     arms = {arm.name: dict(arm.options) for arm in case.arms}
     problem = case.make(()).describe()
     settings = {"rounds": case.rounds, "start": case.start, "targets": list(case.targets), "tuning_keys": case.tuning_keys}
-    return {"problem": problem, "arms": arms, "octaves": OCTAVES} | settings
+    # A federation of one client is not told: recorded tables have no word for it.
+    several = {"clients": case.make(()).clients, "federation": dict(case.federation), "every": case.every}
+    return {"problem": problem, "arms": arms, "octaves": case.octaves} | settings | (several if case.federation else {})
 
 
 QUADRATICS = Ablation("ablation_quadratics", quadratics)

@@ -104,7 +104,7 @@ class DigitsPerceptron:
         index = torch.from_numpy(places)
         self._x, self._y = x.float()[index], y[index]
         self._weights = one_hot(self._y, CLASSES, self._present / self._sizes.unsqueeze(1).double())
-        self.everything = Rows(self._x.flatten(0, 1), self._weights.flatten(0, 1) / clients)
+        self.everything = Rows(self._x[self._present], self._weights[self._present] / clients)
         """All images, such that the loss is the mean over clients of f_i."""
         self.loss = PerceptronLoss()
         self.layout = Layout(((hidden, FEATURES), (hidden,), (CLASSES, hidden), (CLASSES,)), tuple(replicates))
@@ -135,9 +135,12 @@ class DigitsPerceptron:
 
     def evaluate(self, x: Point) -> dict[str, float]:
         """The training loss f, and the accuracy (0..1) on the test images; means over replicates."""
+        return {"loss": float(self.objective(x).mean()), "accuracy": float(self.accuracy(x).mean())}
+
+    def accuracy(self, x: Point) -> Tensor:
+        """The share of the 359 test images that are classified rightly, of the replicate shape."""
         images, labels = self._test
-        hits = self.loss.logits(x, images.to(x[0].dtype)).argmax(-1) == labels
-        return {"loss": float(self.objective(x).mean()), "accuracy": float(hits.double().mean())}
+        return (self.loss.logits(x, images.to(x[0].dtype)).argmax(-1) == labels).double().mean(-1)
 
     def describe(self) -> dict[str, Any]:
         """The options."""

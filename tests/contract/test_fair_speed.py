@@ -1,0 +1,133 @@
+"""What the fair-speed claims rest on: Table 2's rule, federations that differ in one thing, bytes from ledgers, paired tables."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from claims.fair_speed import detectable
+from hiso_bench.summaries import Curves
+from learned_h import ablation, fair_speed, federation_size
+from learned_h.pairs import LAST, MEAN, Pair, pairs
+from vision import equal_bytes
+
+
+def _curves(**values):
+    rows = {arm: np.array(v, dtype=float) for arm, v in values.items()}
+    some = next(iter(rows.values()))
+    return Curves(tuple(range(len(some))), 25 * np.arange(some.shape[1]), rows, {})
+
+
+def test_table_2s_rule_and_the_same_both_ways_on_curves_made_by_hand():
+    of = _curves(a=[[0, 5, 6, 9], [0, 1, 2, 3]], b=[[0, 3, 5, 5], [0, 2, 4, 4]])
+    # Key 0: b has its best, 5, in round 50, and a has 5 in round 25. Key 1: a never has 4.
+    np.testing.assert_allclose(fair_speed.one_way(of, "a", "b"), [np.log(2), np.nan])
+    # Back: b never has 9 (75 of 75), and has 3 in round 50, a in 75. Where one does not get there the budget counts.
+    np.testing.assert_allclose(
+        fair_speed.both_ways(of, "a", "b"), [(np.log(2) - np.log(1)) / 2, (np.log(50 / 75) - np.log(75 / 50)) / 2]
+    )
+    np.testing.assert_allclose(fair_speed.both_ways(of, "b", "a"), -fair_speed.both_ways(of, "a", "b"))
+    np.testing.assert_allclose(fair_speed.to_thresholds(of, "a", "b", [3]), [[0.0, np.log(50 / 75)]])
+
+
+def test_arms_that_differ_by_nothing_are_equal_both_ways_whatever_one_way_says():
+    rng = np.random.Generator(np.random.Philox(3))
+    # Keys have luck: some are faster than others. Whoever reaches the other's best is the faster one.
+    values = 1 - np.exp(-np.arange(32) / (8 * np.exp(0.2 * rng.standard_normal((24, 1)))))
+    null = fair_speed.between_keys(_curves(a=values), "a")
+    assert abs(null.both_ways) < 1e-12
+    assert null.one_way.low > 0.05 and null.reached == 0.5
+    # The same curve twelve times: nothing to choose from, and nothing comes out.
+    same = fair_speed.between_keys(_curves(a=np.repeat(values[:1], 12, axis=0)), "a")
+    assert same.one_way == (0, 0, 0) and same.reached == 1
+
+
+@pytest.fixture(scope="module")
+def few():
+    return replace(federation_size.quadratic(6, 6), rounds=20)
+
+
+def test_with_every_client_sampled_linear_terms_change_nothing(few):
+    alike = replace(federation_size.quadratic(6, 6, heterogeneity=0.0), rounds=20)
+    one, other = (ablation.run(c, c.arms[0], 0.3, (3,), 1, 20, stop=False).excess for c in (few, alike))
+    np.testing.assert_allclose(one, other, rtol=1e-9)
+    noisy = replace(federation_size.quadratic(6, 2), rounds=20)
+    assert np.abs(ablation.run(noisy, noisy.arms[0], 0.3, (3,), 1, 20, stop=False).excess / other - 1).max() > 0.01
+
+
+def test_looking_less_often_changes_the_resolution_alone(few):
+    fine, coarse = (ablation.run(replace(few, every=n), few.arms[1], 0.1, (2,), 1, 20, stop=False).excess for n in (1, 5))
+    assert fine.shape == coarse.shape
+    np.testing.assert_array_equal(coarse[3], coarse[0])
+    # The smallest excess of the rounds that were looked at is no smaller than that of all.
+    assert np.all(coarse >= fine - 1e-15) and np.any(coarse[5] < coarse[0])
+
+
+def test_every_setting_differs_from_the_base_in_one_thing():
+    cases = federation_size.cases()
+    assert list(cases)[0].endswith("6/2") and len(cases) == 16
+    for name, case in cases.items():
+        problem, options = case.make(()), case.federation
+        if name.endswith("/2") or name.endswith("/6") or name.endswith("/20"):
+            assert f"{problem.clients}/{options['sampled']}" == name.rpartition(" ")[2] and options["dropout"] == 0
+        else:
+            assert (problem.clients, options["sampled"]) == (6, 2)
+
+
+def test_bytes_are_those_of_the_ledger_and_budgets_are_kept():
+    arm = replace(equal_bytes.ARMS[2], rounds=8)
+    found = equal_bytes.curve(arm, 1.0, 1).set_index(["count", "budget"])
+    d, sampled = 610, equal_bytes.SAMPLED
+    for budget in equal_bytes.BUDGETS[equal_bytes.UPLINK]:
+        assert found.loc[(equal_bytes.UPLINK, budget), "rounds"] == budget // (sampled * (8 + 4 * d))
+    both = sampled * (8 + 4 * d + 4 + 4 * d)
+    for budget in equal_bytes.BUDGETS[equal_bytes.TOTAL]:
+        assert found.loc[(equal_bytes.TOTAL, budget), "rounds"] == budget // both
+        if (equal_bytes.WITH_BASE, budget) in found.index:  # a first-order client is sent the model anyway
+            assert found.loc[(equal_bytes.WITH_BASE, budget), "rounds"] == budget // both
+    with pytest.raises(ValueError, match="needed"):
+        equal_bytes.curve(replace(arm, rounds=2), 1.0, 1)
+
+
+def test_a_method_of_scalars_is_charged_with_the_base_model():
+    arm = replace(equal_bytes.ARMS[0], rounds=340, every=10)
+    assert arm.scalars and not equal_bytes.ARMS[2].scalars
+    found: Any = equal_bytes.curve(arm, 0.05, 1).set_index(["count", "budget"])["rounds"]
+    smallest = equal_bytes.BUDGETS[equal_bytes.WITH_BASE][0]
+    base = 4 * 610 * equal_bytes.CLIENTS
+    assert found[equal_bytes.WITH_BASE, smallest] <= (smallest - base) / 100 < found[equal_bytes.TOTAL, smallest]
+    assert found[equal_bytes.UPLINK, 512] == 0 and found[equal_bytes.UPLINK, 1024] == 10  # 56 bytes a round, looked at every ten
+
+
+def test_a_budget_below_one_round_takes_the_rate_of_the_next():
+    rows = [
+        ("a", 0.1, "uplink", 10, 1, 0, 2.0), ("a", 0.1, "uplink", 20, 1, 3, 1.5), ("a", 0.1, "uplink", 40, 1, 6, np.nan),
+        ("a", 0.2, "uplink", 10, 1, 0, 2.0), ("a", 0.2, "uplink", 20, 1, 3, 1.2), ("a", 0.2, "uplink", 40, 1, 6, 1.0),
+        ("a", 0.4, "uplink", 10, 1, 0, 2.0), ("a", 0.4, "uplink", 20, 1, 3, 1.1), ("a", 0.4, "uplink", 40, 1, 6, 1.3),
+    ]  # fmt: skip
+    grid = equal_bytes.choose(pd.DataFrame(rows, columns=["arm", "lr", "count", "budget", "key", "rounds", "loss"]))
+    won = grid[grid["winner"]].set_index("budget")["lr"]
+    assert won.to_dict() == {10: 0.4, 20: 0.4, 40: 0.2}
+    assert np.isinf(grid.loc[(grid["lr"] == 0.1) & (grid["budget"] == 40), "loss"]).all()
+
+
+def test_paired_tables_say_that_a_positive_number_is_better(tmp_path):
+    from hiso_bench import catalogue
+
+    found = list(pairs(catalogue.RESULTS))
+    more = [p for p in found if "decomfl-p10" in p.values and p.table == "ablation_quadratics"]
+    assert len(more) == 20 and all(p.difference("decomfl-p10", "decomfl").mean() > 0 for p in more)
+    assert {p.measure for p in found} == {MEAN, LAST, "accuracy", "loss"}
+    pair = Pair("t", "", "loss", {"a": np.array([1.0, 2.0, -np.inf, 4.0]), "b": np.zeros(4)})
+    np.testing.assert_array_equal(pair.difference("a", "b"), [1, 2, 4])
+    np.testing.assert_array_equal(pair.difference("b", "b"), [0, 0])
+
+
+def test_what_three_runs_tell():
+    # Simulated: the chance that three paired runs find a gap of that size at 95 % is about 80 %.
+    rng, runs = np.random.Generator(np.random.Philox(1)), 3
+    draws = detectable(runs) + rng.standard_normal((20_000, runs))
+    t = draws.mean(1) / (draws.std(1, ddof=1) / np.sqrt(runs))
+    assert 0.72 < (t > 4.3027).mean() < 0.86
