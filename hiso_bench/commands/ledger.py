@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from hiso_bench import audit, catalogue, methods, training
-from hiso_bench.federation import FederationOptions
+from hiso_bench import api, catalogue, methods, training
 from hiso_bench.ledger import Ledger, LedgerError
 from hiso_bench.problems import Saves
 
@@ -94,10 +93,8 @@ def _replay(ledger: Ledger, model: str, to: Path) -> dict[str, Any]:
     at = catalogue.base(run["problem"]["name"], described, model)
     if to != Path() and not isinstance(at, Saves):
         raise ValueError(f"problem {at.name} has no checkpoint to save; audit its ledger instead")
-    options = {k: float("inf") if v == "inf" else v for k, v in run["method"].items() if k not in ("name", "h")}
-    method = catalogue.method(run["method"]["name"], options, at)
     print(f"replaying {len(ledger.rounds)} rounds", file=sys.stderr)
-    state = audit.audit(ledger, at, method, FederationOptions(**run["federation"]))
+    state = api.rebuild(ledger, at)
     result = {
         "rounds": state.round,
         "fingerprints": len(ledger.fingerprints),
