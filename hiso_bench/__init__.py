@@ -22,8 +22,8 @@ A model of your own: a torch module in eval mode, and each client's examples.
 
 What there is:
 
-- to compute: `estimate_gradient`, `train`, `suggest_lr` (a stable learning rate for your loss), `verify_method` (what can be
-  checked of your method), `check_deterministic`;
+- to compute: `estimate_gradient`, `train`, `suggest_lr` (a stable learning rate for your loss, a `Suggestion`),
+  `verify_method` (what can be checked of your method), `check_deterministic`;
 - problems: `problem` (by name), `ModuleProblem`, `Problem` (what any other must offer), `Loss`, `ModuleLoss`, `FunctionLoss`,
   `Batch`, `Point`, `Layout`;
 - methods: `methods` (the registered ones), `Method` (what a new one subclasses), `build` and `register`;
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from hiso_bench.losses import Loss as Loss
     from hiso_bench.losses import ModuleLoss as ModuleLoss
     from hiso_bench.losses import check_deterministic as check_deterministic
+    from hiso_bench.method_checks import verify_method as verify_method
     from hiso_bench.methods import Method as Method
     from hiso_bench.methods import build as build
     from hiso_bench.methods import register as register
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from hiso_bench.points import Layout as Layout
     from hiso_bench.points import Point as Point
     from hiso_bench.problems import Problem as Problem
+    from hiso_bench.suggest import Suggestion as Suggestion
+    from hiso_bench.suggest import suggest_lr as suggest_lr
     from hiso_bench.training import Progress as Progress
     from hiso_bench.training import Run as Run
     from hiso_bench.training import Schedule as Schedule
@@ -73,10 +76,12 @@ _WHERE = {
     "federation": ("Federation", "FederationOptions"),
     "ledger": ("Ledger", "LedgerError"),
     "losses": ("Batch", "FunctionLoss", "Loss", "ModuleLoss", "check_deterministic"),
+    "method_checks": ("verify_method",),
     "methods": ("Method", "build", "register"),
     "module_problem": ("ModuleProblem",),
     "points": ("Layout", "Point"),
     "problems": ("Problem",),
+    "suggest": ("Suggestion", "suggest_lr"),
     "training": ("Progress", "Run", "Schedule", "curve"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
@@ -98,6 +103,7 @@ __all__ = [  # a list of literals: pyright reads it
     "Progress",
     "Run",
     "Schedule",
+    "Suggestion",
     "build",
     "check_deterministic",
     "curve",
@@ -107,7 +113,9 @@ __all__ = [  # a list of literals: pyright reads it
     "read_ledger",
     "rebuild",
     "register",
+    "suggest_lr",
     "train",
+    "verify_method",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `hiso-bench train | runs | figures | results | verify | ledger | doctor`.
+"""The command line: `hiso-bench train | suggest-lr | runs | ledger | figures | results | rerun | verify | doctor`.
 
 Options are generated from the classes they configure.
 """
@@ -47,15 +47,17 @@ def _fail(message: str, status: int) -> int:
 def _dispatch(args: list[str]) -> int:
     import tyro
 
-    from hiso_bench.commands import doctor, figures, ledger, results, runs, train, verify
+    from hiso_bench.commands import doctor, figures, ledger, rerun, results, runs, suggest_lr, train, verify
 
     parsers = {
         "train": train.options() if args[:1] == ["train"] else train.Train,  # the full options load every track
+        "suggest-lr": train.options(suggest_lr.SuggestLr) if args[:1] == ["suggest-lr"] else suggest_lr.SuggestLr,
         "runs": runs.Runs,
+        "ledger": ledger.LedgerCommand,
         "figures": figures.Figures,
         "results": results.Results,
+        "rerun": rerun.Rerun,
         "verify": verify.Verify,
-        "ledger": ledger.LedgerCommand,
         "doctor": doctor.Doctor,
     }
     given = _given(args, parsers)

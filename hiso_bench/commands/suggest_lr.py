@@ -1,0 +1,52 @@
+"""`hiso-bench suggest-lr`: a stable learning rate for a problem's loss, from its curvature, checked by short runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+
+import torch
+
+from hiso_bench.commands import train
+
+
+@dataclasses.dataclass
+class SuggestLr(train.Train):
+    """Estimate the curvature of a problem's loss, and the largest stable step of a method; check it by short runs.
+
+    The loss must be deterministic, and is tried first. Printed are the trace of the Hessian, its largest eigenvalue, the
+    effective rank kappa, the whitening rank zeta, the stability limit eta* with an interval, half of it as the suggested
+    rate, and what the loss does at eta* x 1/4, 1/2, 1 and 4. The status is 1 if it does not fall at the suggested rate.
+
+    Every option below is as for `train`; --rounds is the length of a short run (200 unless it is given).
+
+    Attributes:
+        problem: whose loss.
+        method: whose step: one that moves by eta times the plain direction, such as decomfl, mezo, hiso, hiso-oracle.
+        runs: short runs per rate, each with its own key.
+    """
+
+    method: str = "decomfl"
+    runs: int = 3
+
+    unused: typing.ClassVar[frozenset[str]] = frozenset({"out", "lr", "evaluate_every", "stop_at", "snapshot_every"})
+
+    def run(self) -> int:
+        """Look, run, print."""
+        from hiso_bench.suggest import suggest_lr
+
+        for name in sorted(self.unused & self.given):
+            raise ValueError(
+                f"option --{name.replace('_', '-')} does not go with suggest-lr, which finds the rate and keeps no run"
+            )
+        torch.set_num_threads(self.threads)
+        parts = self.parts(lr=1.0)
+        rounds = parts.schedule.rounds if "rounds" in self.given else 200
+        found = suggest_lr(
+            parts.problem, parts.method, federation=parts.federation, rounds=rounds, runs=self.runs, key=parts.federation.key,
+            say=(lambda text: None) if self.quiet else self._say,
+        )  # fmt: skip
+        found = dataclasses.replace(found, method=self.method)
+        print(json.dumps(found.as_dict()) if self.json else found)
+        return int(rounds > 0 and not any(t.fraction == 0.5 and t.outcome == "fell" for t in found.trials))
