@@ -31,7 +31,7 @@ from hiso_bench.methods.hiso import HiSo
 from hiso_bench.points import Point
 from hiso_bench.problems import Problem
 from hiso_bench.state import State
-from hiso_bench.stats import Interval, exact
+from hiso_bench.stats import Interval, exact, mean_interval
 from hiso_bench.theory.stability import max_stable_step, stable_step_from_sums
 
 FRACTION = 0.5
@@ -40,7 +40,8 @@ CHECKED = (0.25, FRACTION, 1.0, 4.0)
 """Of eta*, what is run."""
 _EXACT = 256
 _CLIENTS = 8
-_PRODUCTS, _STEPS, _STARTS = 60, 20, 3
+_PRODUCTS, _STEPS, _STARTS = 60, 20, 6
+_NEGATIVE = 0.005
 _BLOWN = 100.0
 
 
@@ -112,7 +113,11 @@ class Suggestion:
             ("effective rank, kappa", _told(self.kappa)),
             ("whitening rank, zeta", _told(self.zeta)),
             *([("zeta of the H it learned", _told(self.learned))] if self.learned else []),
-            *([("negative curvature", f"{self.negative:.1%} of |trace|, counted as positive")] if self.negative > 0.005 else []),
+            *(
+                [("negative curvature", f"{self.negative:.1%} of |trace|, counted as positive")]
+                if self.negative > _NEGATIVE
+                else []
+            ),
             ("largest stable step, eta*", _told(self.limit)),
             ("suggested lr, low end / 2" if self.limit.low < self.limit.high else "suggested lr, eta*/2", f"{self.lr:.3g}"),
         ]
@@ -248,15 +253,16 @@ def _spectrum(local: Curvature, h: Tensor, draw: np.random.Generator) -> _Spectr
         negative = float(-values[values < 0].sum())
         return _Spectrum(exact(size), exact(max(top, -float(values.min()))), negative / size, values, 0.0)
     ritz = [estimates.lanczos(product, d, _STEPS, draw) for _ in range(_STARTS)]
-    mean = lambda f: d * float(np.mean([(run.weights * f(run.values)).sum() for run in ritz]))  # noqa: E731
+    sums = lambda f: [d * float((run.weights * f(run.values)).sum()) for run in ritz]  # noqa: E731
     best = max(ritz, key=lambda run: float(run.values[-1]))
     top = Interval(float(best.values[-1]), float(best.values[-1]), float(best.values[-1] + best.residuals[-1]))
     _require_positive(top.value)
-    negative = mean(lambda v: v.clamp(max=0).abs())
-    trace = _trace(product, d, draw)
-    # |trace| is trace + 2 negative part; what Lanczos' quadrature says of that part has no interval, and goes into the upper end.
-    trace = Interval(max(trace.value, top.value) + 2 * negative, max(trace.low, top.low), trace.high + 2 * negative)
-    return _Spectrum(trace, top, negative / trace.value, None, mean(torch.square))
+    trace, size = _trace(product, d, draw), mean_interval(sums(torch.abs))
+    negative = float(np.mean(sums(lambda v: v.clamp(max=0).abs()))) / size.value
+    if negative > _NEGATIVE:  # the trace is not the sum of absolute values, which has Lanczos' quadrature alone
+        trace = Interval(size.value, max(size.low, trace.low), size.high)
+    trace = Interval(*(max(value, top.value) for value in trace))
+    return _Spectrum(trace, top, negative, None, float(np.mean(sums(torch.square))))
 
 
 def _trace(product: estimates.Product, d: int, draw: np.random.Generator) -> Interval:

@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from hiso_bench import catalogue, records
+from hiso_bench.commands import TOLD
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Figures:
         redraw: draw again what is up to date.
     """
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, TOLD] = ()
     out: Path = Path("figures/out")
     jobs: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
     redraw: bool = False

@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from hiso_bench import api, catalogue, methods, training
+from hiso_bench.commands import TOLD
 from hiso_bench.ledger import Ledger, LedgerError
 from hiso_bench.problems import Saves
 
@@ -33,8 +34,8 @@ class LedgerCommand:
 
     action: Annotated[Literal["show", "audit", "replay"], tyro.conf.Positional]
     file: Annotated[Path, tyro.conf.Positional]
-    to: Path = Path()
-    model: str = ""
+    to: Annotated[Path, TOLD] = Path()
+    model: Annotated[str, TOLD] = ""
     json: bool = False
 
     def run(self) -> int:

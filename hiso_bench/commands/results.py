@@ -12,6 +12,7 @@ from typing import Annotated, get_args
 import tyro
 
 from hiso_bench import catalogue
+from hiso_bench.commands import TOLD
 from hiso_bench.experiments import Experiment, Profile
 
 
@@ -27,7 +28,7 @@ class Results:
         dry_run: print runs and hours, and stop.
     """
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, TOLD] = ()
     profile: Profile = "quick"
     tune: bool = True
     jobs: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from pathlib import Path
 
 import torch
+import tyro
 
 from hiso_bench.commands import train
 
@@ -30,16 +32,18 @@ class SuggestLr(train.Train):
     method: str = "decomfl"
     runs: int = 3
 
-    unused: typing.ClassVar[frozenset[str]] = frozenset({"out", "lr", "evaluate_every", "stop_at", "snapshot_every"})
+    out: tyro.conf.Suppress[Path] = Path()
+
+    without: typing.ClassVar[frozenset[str]] = frozenset(
+        {"lr", "lr_decay", "evaluate_every", "fingerprint_every", "snapshot_every", "stop_at", "client_lr"}
+    )
 
     def run(self) -> int:
         """Look, run, print."""
         from hiso_bench.suggest import suggest_lr
 
-        for name in sorted(self.unused & self.given):
-            raise ValueError(
-                f"option --{name.replace('_', '-')} does not go with suggest-lr, which finds the rate and keeps no run"
-            )
+        if "out" in self.given:
+            raise ValueError("option --out does not go with suggest-lr, which keeps no run")
         torch.set_num_threads(self.threads)
         parts = self.parts(lr=1.0)
         rounds = parts.schedule.rounds if "rounds" in self.given else 200

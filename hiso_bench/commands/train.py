@@ -17,6 +17,7 @@ import tyro
 from docstring_parser import parse
 
 from hiso_bench import catalogue, methods, records, training
+from hiso_bench.commands import TOLD
 from hiso_bench.federation import FederationOptions
 from hiso_bench.problems import Problem
 from hiso_bench.training import Progress, Run, Schedule
@@ -53,12 +54,13 @@ class Train:
 
     problem: str
     method: str = "hiso"
-    out: Path = Path()
+    out: Annotated[Path, TOLD] = Path()
     json: bool = False
     quiet: bool = False
     threads: int = torch.get_num_threads()
 
     given: typing.ClassVar[frozenset[str]] = frozenset()
+    without: typing.ClassVar[frozenset[str]] = frozenset()
 
     def run(self) -> int:
         """Train, print where the ledger is, and the JSON object if asked for."""
@@ -180,13 +182,13 @@ def options(base: type[Train] = Train) -> type[Train]:
     own = {name for name in set().union(*defaults) if len({d[name] for d in defaults if name in d}) > 1}
 
     def add(owner: Any, name: str, kind: Any, default: Any) -> None:
-        if name in fields or name in _NOT_OPTIONS:
+        if name in fields or name in _NOT_OPTIONS or name in base.without:
             return
         described = {p.arg_name: p.description for p in parse(owner.__doc__ or "").params}
         text = " ".join((described.get(name) or "").split())
         if kind in (float | torch.Tensor, "Value") or default is dataclasses.MISSING:
             kind = float
-        hint = None
+        hint = "" if default in ("", ()) else None
         if name == "lr":
             default, hint = 0.0, "(default: the winner of the recorded grid)"
         elif name in own or name in ("sampled", "spectrum_family"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from hiso_bench import catalogue, claims, method_checks, methods, records, verdicts
+from hiso_bench.commands import TOLD
 
 PROFILE = "quick"
 """All checks run in minutes on two cores; a claim that needs more is not_run and says what it needs."""
@@ -44,11 +46,11 @@ class Verify:
         list: print the claims and their pinned verdicts, and stop.
     """
 
-    ids: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    out: Path | None = None
+    ids: Annotated[tuple[str, ...], tyro.conf.Positional, TOLD] = ()
+    out: Annotated[Path | None, TOLD] = None
     jobs: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
     list: bool = False
-    method: str = ""
+    method: Annotated[str, TOLD] = ""
     json: bool = False
 
     def run(self) -> int:
@@ -58,11 +60,12 @@ class Verify:
         known = catalogue.claims()
         for id_ in self.ids:
             if id_ not in known:
-                raise ValueError(f"claim {id_!r} is unknown; allowed: {', '.join(known)}")
+                close = difflib.get_close_matches(id_, known, n=8, cutoff=0.4) or list(known)[:8]
+                raise ValueError(f"claim {id_!r} is unknown; allowed: {', '.join(close)}, ... (all: hiso-bench verify --list)")
         wanted = [known[id_] for id_ in dict.fromkeys(self.ids)] or list(known.values())
         if self.list:
             for claim in wanted:
-                print(f"{claim.id:24} {claim.verdict:12} {claim.source}")
+                print(f"{claim.id:24} {claim.verdict:12} {textwrap.shorten(claim.source, 42, placeholder=' ...')}")
             return 0
         found = {finding["id"]: finding for finding in self._decided(wanted)}
         ordered = [found[claim.id] for claim in wanted]

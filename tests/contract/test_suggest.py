@@ -135,6 +135,8 @@ def test_what_cannot_be_trusted_is_refused():
     ]:
         with pytest.raises(ValueError, match=f"method {method} {why}, and theory has no stable step for it"):
             hiso_bench.suggest_lr(Quadratic(5), method, **({"client_lr": 0.1} if method == "fedavg" else {}))
+    smooth = hiso_bench.FunctionLoss(lambda v: (v**4).sum(), single=True)
+    assert hiso_bench.suggest_lr(Own(smooth, start), "decomfl", rounds=0).trace.value == pytest.approx(36)
     step = hiso_bench.FunctionLoss(lambda v: (v > 0).double().sum(), single=True)
     with pytest.raises(ValueError, match="cannot be differentiated twice by torch"):
         hiso_bench.suggest_lr(Own(step, start), "decomfl")
@@ -165,7 +167,9 @@ def test_the_command_prints_a_table_of_eighty_columns_and_json(capsys):
     told = capsys.readouterr()
     assert json.loads(told.out)["method"] == "decomfl" and not told.err
     assert cli.main([*args, "--lr", "0.1"]) == 2
-    assert "option --lr does not go with suggest-lr" in capsys.readouterr().err
+    assert "option --lr is unknown for suggest-lr" in capsys.readouterr().err
+    assert cli.main([*args, "--out", "x"]) == 2
+    assert "option --out does not go with suggest-lr" in capsys.readouterr().err
 
 
 def test_the_fraction_is_what_the_text_says():
