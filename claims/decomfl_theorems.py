@@ -1,6 +1,6 @@
 """DeComFL's Theorems 1 and 2 (one local step): the rates of the exact recursion at the step that the descent bound asks for.
 
-Only the rates are the paper's; the bound and its step are our own (`hiso_bench.theory.bounds.descent_bound`). The start has
+Only the rates are the paper's; the bound and its step are our own (`hiso_bench.theory.descent.descent_bound`). The start has
 loss 1, a client's gradient noise has sigma^2 = 1 and lies along the curvature, V = Sigma/Tr Sigma, where it harms most.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hiso_bench import keys
 from hiso_bench.claims import Control, Evidence, Finding, check
 from hiso_bench.stats import exact, exponent, span
-from hiso_bench.theory import bounds, spectra
+from hiso_bench.theory import descent, spectra
 from hiso_bench.theory.closed_form import Descent
 from hiso_bench.theory.moments import second_moment
 from hiso_bench.theory.stability import max_stable_step
@@ -26,9 +26,9 @@ FOURS = (1, 2, 4, 8)
 
 
 def average(s: NDArray, law: str, P: int = 1, m: int = 1, R: int = 100_000, noise: float = 1.0) -> float:
-    """The exact average of E|grad f|^2 over R rounds at `bounds.descent_step`, for H = I."""
-    c = bounds.curvature_factor(s, 1.0, P, law)
-    eta = bounds.descent_step(c, 1.0, R, noise / m)
+    """The exact average of E|grad f|^2 over R rounds at `descent.descent_step`, for H = I."""
+    c = descent.curvature_factor(s, 1.0, P, law)
+    eta = descent.descent_step(c, 1.0, R, noise / m)
     x0 = np.full(len(s), math.sqrt(2 / s.sum()))
     return float(Descent(s, 1.0, x0, P, noise * s / s.sum(), m, law).average(eta, R, "euclidean"))
 
@@ -113,7 +113,7 @@ def low_rank() -> Finding:
                 f"exponent in P of the {at}; kappa = 10, P = 10-80",
                 exact(_in_directions(padded(10, 1000), law, many)),
                 # The bound goes as the root of the factor, which has a term without P.
-                exponent(many, [math.sqrt(bounds.curvature_factor(padded(10, 1000), 1.0, P, law)) for P in many]),
+                exponent(many, [math.sqrt(descent.curvature_factor(padded(10, 1000), 1.0, P, law)) for P in many]),
                 MINUS_HALF,
             ),
         ),
@@ -161,7 +161,7 @@ def _sphere_factors(law: str, d: int = 30) -> list[float]:
 def _gaussian_over_sphere(d: int = 30) -> float:
     """The median over spectra and P of the Gaussian's factor over the sphere's, by their formulas."""
     cases = [(s, P) for s in theorem1.families(d).values() for P in (1, 5, 50)]
-    gaussian, sphere = (np.array([bounds.curvature_factor(s, 1.0, P, law) for s, P in cases]) for law in ("gaussian", "sphere"))
+    gaussian, sphere = (np.array([descent.curvature_factor(s, 1.0, P, law) for s, P in cases]) for law in ("gaussian", "sphere"))
     return float(np.median(gaussian / sphere))
 
 
@@ -169,7 +169,7 @@ def _step_fractions(d: int = 100) -> list[float]:
     """1/c over eta*, for each spectrum and P."""
     spectra_ = theorem1.families(d).values()
     return [
-        1 / bounds.curvature_factor(s, 1.0, P, "sphere") / max_stable_step(s, 1.0, P, "sphere")
+        1 / descent.curvature_factor(s, 1.0, P, "sphere") / max_stable_step(s, 1.0, P, "sphere")
         for s in spectra_
         for P in (1, 5, 50)
     ]

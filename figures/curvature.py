@@ -91,7 +91,7 @@ def draw_networks(results: Path, source: str, experiment: str) -> Figure:
 def draw_along(results: Path, source: str, experiment: str) -> Figure:
     """H along training: what a snapshot can show, what it shows on networks, and what an H buys; arguments as `draw_stage`."""
     table, still, exact = (pd.read_csv(results / f"{experiment}{part}.csv") for part in ("", "_still", "_exact"))
-    fig, axes = plt.subplots(1, 3, figsize=(13.2, 4.6))
+    fig, axes = plt.subplots(1, 3, figsize=(13.2, 6.2))
     _snapshot(axes[0], still, exact)
     _on_networks(axes[1], table)
     _gain(axes[2], table)
@@ -195,12 +195,10 @@ def _snapshot(ax: Axes, still: pd.DataFrame, exact: pd.DataFrame) -> None:
 
 def _on_networks(ax: Axes, table: pd.DataFrame) -> None:
     """Log correlations of H, with intervals, beside the null's, at the last round."""
-    last = table[table["round"] == table["round"].max()]
-    groups = list(dict.fromkeys(zip(last["subject"], last["P"], strict=True)))
+    groups = _ends(table)
     targets = {"absolute": (r"diag $|\Sigma|$", OKABE_ITO["green"], "P"), "gauss_newton": ("Gauss-Newton", SHADES[1], "D")}
     targets |= {"gradient": ("$g^2$", OKABE_ITO["orange"], "^")}
-    for i, (name, P) in enumerate(groups):
-        own = last[(last["subject"] == name) & (last["P"] == P)].set_index("quantity")
+    for i, own in enumerate(groups.values()):
         for j, (target, (label, color, marker)) in enumerate(targets.items()):
             for prefix, face in (("", color), ("null ", "white")):
                 value, low, high = own.loc[f"{prefix}log {target}", ["value", "low", "high"]].to_numpy(float)
@@ -212,7 +210,7 @@ def _on_networks(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_yticks(range(len(groups)), list(groups), fontsize=7.5)
     ax.set(ylim=(len(groups) - 0.4, -0.6), xlim=(-0.3, 0.6), xlabel=r"correlation of $\log H$ with the log of")
     ax.set_title(f"(b) after {table['round'].max()} rounds, 99.9 % intervals (open: the null)")
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.13), ncols=3)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.1), ncols=3)
 
 
 def _ends(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -242,4 +240,4 @@ def _gain(ax: Axes, table: pd.DataFrame) -> None:
     ax.minorticks_off()
     ax.set_xlabel("expected decrease of the next round at its best step,\nover that of $H=I$")
     ax.set_title("(c) what an $H$ is worth there, 99.9 % intervals")
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=2)

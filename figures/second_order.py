@@ -24,7 +24,7 @@ ARMS = ("safe-step", "curvature-1", "curvature-5", "curvature-block", "hiso")
 EXACT = ("decomfl-2P", "oracle", "floor")
 CASE = ["family", "angle", "geometry", "d"]
 NAMES = {"none": "", "hessian": r", $V\sim\Sigma$", "isotropic": r", $V\sim I$"}
-SHOWN = (0.1, 1000.0)
+SHOWN = (0.1, 2000.0)
 
 
 def draw(results: Path, source: str, experiment: str = "second_order") -> Figure:

@@ -36,6 +36,7 @@ class Claim:
 
     Attributes:
         id: the paper's open questions keep C1 ... C25; the others have short names.
+        topic: the section of a page or a text that it stands in.
         statement: the paper's statement, in other words.
         source: paper and equation, theorem, table or figure number.
         setting: how it is posed so that it can be decided: family, start, noise, metric, step rule, regime.
@@ -45,6 +46,7 @@ class Claim:
     """
 
     id: str
+    topic: str
     statement: str
     source: str
     setting: str
@@ -53,7 +55,7 @@ class Claim:
     why: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("id", "statement", "source", "setting", "refuted_by"):
+        for name in ("id", "topic", "statement", "source", "setting", "refuted_by"):
             if not getattr(self, name).strip():
                 raise ValueError(f"claim {self.id!r}: {name} is empty")
         if self.verdict not in get_args(Verdict):

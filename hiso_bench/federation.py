@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiso_bench import keys
 from hiso_bench.differences import Measurement
 from hiso_bench.directions import DEFAULT_CACHE_BYTES, LAWS, SHARED, DirectionKey, Directions, Law, Warped
 from hiso_bench.ledger import Ledger, LedgerError, Round
 from hiso_bench.losses import Batch
 from hiso_bench.messages import MAX_ROWS, SIGN, WIRE_DTYPES, MessageError, Update, Wire, WireDtype
 from hiso_bench.methods.base import Method, Step, require
+from hiso_bench.participation import answering, participants
 from hiso_bench.points import Layout
 from hiso_bench.problems import Problem
 from hiso_bench.replay import replay
@@ -79,22 +79,6 @@ class Report(NamedTuple):
     record: Round
     loss: Tensor
     """Mean over the answering clients of the loss they measured on their batches, replicate-shaped; NaN if nobody answered."""
-
-
-def participants(key: int, round_: int, clients: int, sampled: int, replicate_shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Which clients are sampled in a round: ids ascending, shape (sampled, *replicate_shape), without replacement."""
-    rng = keys.rng(keys.derive(key, "participation", round=round_))
-    if not replicate_shape:
-        return np.sort(rng.choice(clients, sampled, replace=False))
-    draws = rng.random((clients, *replicate_shape)).argpartition(sampled - 1, axis=0)[:sampled]
-    return np.sort(draws, axis=0)
-
-
-def answering(key: int, round_: int, dropout: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Which sampled clients answer: bool of the given shape, each False with chance `dropout`."""
-    if not dropout:
-        return np.ones(shape, dtype=bool)
-    return keys.rng(keys.derive(key, "dropout", round=round_)).random(shape) >= dropout
 
 
 def compare(ledger: Ledger, state: State) -> None:

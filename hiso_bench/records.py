@@ -8,6 +8,7 @@ first: a sidecar never describes a file that is not there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # loaded where a table is read: it takes half a second, which
 
 SCHEMA = 1
 _ASKING: ContextVar[tuple[Path, dict[str, tuple[dict[str, Any], int]]] | None] = ContextVar("asking", default=None)
+_OUTPUTS = ("results", "figures/gallery", "paper/*.pdf")
+"""Of a checkout: what commands write, and no command's numbers depend on unless its configuration says so."""
 _LIBRARIES = ("numpy", "pandas", "scipy", "torch")
 
 
@@ -145,11 +148,17 @@ def origin(about: dict[str, Any], fresh: bool) -> str:
 
 
 def source_version() -> str:
-    """The package version, and the commit when run from a checkout ("+" marks uncommitted changes)."""
+    """The package version, and the commit when run from a checkout ("+" marks uncommitted changes of what is not a result).
+
+    A recorded result that is being replaced does not change what makes the next one: rates that are read from grids stand in
+    the configuration of what they made.
+    """
     root = Path(hiso_bench.__file__).resolve().parent.parent
+    git = functools.partial(subprocess.run, capture_output=True, text=True, cwd=root, timeout=10)
     try:
-        call = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=9", "--exclude=*"]
-        commit = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = git(["git", "rev-parse", "--short=9", "HEAD"], check=True).stdout.strip()
+        outside = [f":(exclude){path}" for path in _OUTPUTS]
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *outside], check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return hiso_bench.__version__
-    return f"{hiso_bench.__version__} ({commit})"
+    return f"{hiso_bench.__version__} ({commit}{'+' if changed.strip() else ''})"

@@ -36,11 +36,18 @@ def page(findings: list[dict[str, Any]]) -> str:
         "",
         f"Written by `hiso-bench verify` ({made['version']}, {made['date']}, profile {made['profile']}) from the file beside it.",
         "Intervals are 99.9 %, or the smallest and the largest of several numbers that were computed exactly.",
-        "",
-        "| claim | source | verdict | why, or under which condition |",
-        "|-|-|-|-|",
     ]
+    topic = None
     for f in findings:
+        if f["topic"] != topic:
+            topic = f["topic"]
+            lines += [
+                "",
+                f"**{topic[0].upper()}{topic[1:]}**",
+                "",
+                "| claim | source | verdict | why, or under which condition |",
+            ]
+            lines.append("|-|-|-|-|")
         lines.append(f"| [{f['id']}](#{f['id'].lower()}) | {_cell(f['source'])} | **{f['verdict']}** | {_cell(f['why'])} |")
     for f in findings:
         lines += ["", f"## {f['id']}", "", f["statement"], "", f"*Source:* {f['source']}.", ""]

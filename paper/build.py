@@ -15,7 +15,7 @@ from hiso_bench import records
 from paper.sources import SourceError, Sources
 
 HERE = Path(__file__).resolve().parent
-TEXTS = ("learned_h",)
+TEXTS = ("learned_h", "report")
 
 
 def numbers(name: str, sources: Sources | None = None) -> dict[str, object]:

@@ -40,8 +40,10 @@ def numbers(sources: Sources) -> dict[str, object]:
         "still": still(sources),
         "along": along(sources),
         "variants": variants(sources),
+        "gaining": gaining(sources),
         "images": images(sources),
         "gaps": gaps(sources),
+        "network_gaps": network_gaps(sources),
         "ablation": [row for name in ABLATIONS for row in ablation(sources, name)],
         "apart": [told for name in ABLATIONS for told in apart(sources, name)],
         "saved": saved(sources) + saved_on_networks(sources),
@@ -102,13 +104,14 @@ def along(sources: Sources) -> list[list[str]]:
     """Subject, P, and what stands at the end of its runs.
 
     What log H has above its null of a correlation with log diag |Sigma| and with log Gauss-Newton, the spread of log H and of
-    its null, and the next round's decrease by a Gauss-Newton oracle over that of H = I.
+    its null, and the next round's decrease by the learned H and by a Gauss-Newton oracle over that of H = I.
     """
     rows = []
     for (name, P, _), row in _ends(sources, "hiso-c"):
         width = [np.sqrt(row.loc[f"share within {of}", "value"]) for of in ("h", "null")]
         excess = [interval(*row.loc[f"excess log {target}"]) for target in ("absolute", "gauss_newton")]
-        rows.append([name, str(P), *excess, *(number(value, 3) for value in width), interval(*row.loc["gain oracle"])])
+        gains = [interval(*row.loc[f"gain {of}"]) for of in ("learned", "oracle")]
+        rows.append([name, str(P), *excess, " / ".join(number(value) for value in width), *gains])
     return rows
 
 
@@ -117,6 +120,12 @@ def variants(sources: Sources) -> list[str]:
     found = _ends(sources)
     return [f"{variant} on the {name} {interval(*row.loc['excess log absolute'])}" for (name, _, variant), row in found
             if variant != "hiso-c"]  # fmt: skip
+
+
+def gaining(sources: Sources) -> list[str]:
+    """The subjects on which the learned H's next decrease is told apart from that of H = I."""
+    found = ((name, row.loc["gain learned"]) for (name, _, _), row in _ends(sources))
+    return [f"{name} {interval(*gain)}" for name, gain in found if not gain["low"] <= 1 <= gain["high"]]
 
 
 def _ends(sources: Sources, variant: str | None = None) -> list[tuple[tuple[str, int, str], pd.DataFrame]]:
@@ -147,6 +156,17 @@ def gaps(sources: Sources) -> list[list[str]]:
     """Family, and rounds of DeComFL over those of the best known diagonal, each at its best constant step, exact."""
     table = sources.table("stage_gap").set_index(["subject", "arm"])["value"]
     return [[name, number(float(table.loc[name, "oracle Hessian"]), 2)] for name in ORACLE_GAPS]
+
+
+def network_gaps(sources: Sources) -> list[str]:
+    """Subject, and the speed-ups over DeComFL of a known Gauss-Newton diagonal and of HiSo, run and tuned alike."""
+    table = sources.table("stage_networks_gap")
+    table = table.set_index(["subject", "arm"])[["value", "low", "high"]]
+    names = list(dict.fromkeys(table.index.get_level_values("subject")))
+    return [
+        f"{name}: {interval(*table.loc[(name, 'oracle Gauss-Newton')])}, HiSo {interval(*table.loc[(name, 'hiso')])}"
+        for name in names
+    ]
 
 
 class Case(NamedTuple):

@@ -54,18 +54,34 @@ class Sources:
         Raises:
             SourceError: there is no such claim, or its verdict is not the pinned one.
         """
+        found = self._read()
+        if id_ not in found:
+            raise SourceError(f"claim {id_!r} is not in claims.json; `make verify` decides it")
+        claim = found[id_]
+        if not claim["agrees"]:
+            raise SourceError(f"claim {id_!r}: the verdict {claim['verdict']} is not the pinned {claim['pinned']}")
+        return claim
+
+    def claims(self) -> list[dict[str, Any]]:
+        """All claims of claims.toml, in its order.
+
+        Raises:
+            SourceError: as `claim` does, or claims.json has not all of them, or one that is no longer asked.
+        """
+        wanted = catalogue.claims()
+        gone = sorted(set(self._read()) - set(wanted))
+        if gone:
+            raise SourceError(f"claim {gone[0]!r} is in claims.json and not in claims.toml; `make verify` writes it anew")
+        return [self.claim(id_) for id_ in wanted]
+
+    def _read(self) -> dict[str, Any]:
         if self._claims is None:
             path = self.results / "claims.json"
             try:
                 self._claims = {claim["id"]: claim for claim in json.loads(path.read_text())}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise SourceError(f"{path} cannot be read ({error}); `make verify` writes it") from error
-        if id_ not in self._claims:
-            raise SourceError(f"claim {id_!r} is not in claims.json; `make verify` decides it")
-        found = self._claims[id_]
-        if not found["agrees"]:
-            raise SourceError(f"claim {id_!r}: the verdict {found['verdict']} is not the pinned {found['pinned']}")
-        return found
+        return self._claims
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hiso_bench.federation import Federation, FederationOptions, participants
+from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.methods.base import Method
 from hiso_bench.methods.decomfl import DeComFL
+from hiso_bench.participation import participants
 from hiso_bench.points import Point
 from hiso_bench.problems import Problem
 

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from hiso_bench import keys
 from hiso_bench.directions import DirectionKey, Directions
-from hiso_bench.federation import FederationOptions, NonFiniteScalarError, Report, answering, compare, participants
+from hiso_bench.federation import FederationOptions, NonFiniteScalarError, Report, compare
 from hiso_bench.first_order.base import FirstOrder
 from hiso_bench.first_order.codecs import Dense
 from hiso_bench.ledger import Ledger, LedgerError, Round
 from hiso_bench.messages import MessageError
 from hiso_bench.methods.base import require
+from hiso_bench.participation import answering, participants
 from hiso_bench.points import Point, cut, joined
 from hiso_bench.problems import Problem
 from hiso_bench.state import State

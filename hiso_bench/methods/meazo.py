@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from hiso_bench.directions import Warped
 from hiso_bench.methods import register
-from hiso_bench.methods.base import Method, Step, non_negative, require, weight
+from hiso_bench.methods.base import Step
+from hiso_bench.methods.moving_square import MovingSquare, zero
 from hiso_bench.points import Layout, Point, Value
 from hiso_bench.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meazo(Method):
+class Meazo(MovingSquare):
     """V <- (1 - ema_new) v + ema_new s^2 with s the mean of the P scalars, x <- x - eta dx / (sqrt(v / w) + eps).
 
     w is the weight that v has gathered (Adam's bias correction), so the first round moves by eta dx / |s|. With several local
@@ -33,20 +33,10 @@ class Meazo(Method):
         eps: added to the root.
     """
 
-    linear_in_scalars = False
-
-    ema_new: Value = 0.05
-    eps: Value = 1e-8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(weight(self.ema_new), "ema_new", self.ema_new, "0 < ema_new <= 1")
-        require(non_negative(self.eps), "eps", self.eps, "a finite number >= 0")
-
     def init(self, x: Point, layout: Layout) -> State:
         """X, v = 0 and w = 0."""
         state = super().init(x, layout)
-        state.buffers |= {"v": (_zero(layout),), "weight": (_zero(layout),)}
+        state.buffers |= {"v": (zero(layout),), "weight": (zero(layout),)}
         return state
 
     def rate(self, state: State, step: Step) -> Value:
@@ -65,10 +55,6 @@ class Meazo(Method):
     def _updated(self, v: Tensor, w: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         mean = step.weights.mean(0).sum(0)  # weights are scalars over P
         return v + self.ema_new * (mean.square() - v), w + self.ema_new * (1 - w)
-
-
-def _zero(layout: Layout) -> Tensor:
-    return torch.zeros(layout.replicate_shape, dtype=torch.float64)
 
 
 register("meazo", Meazo)

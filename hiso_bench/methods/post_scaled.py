@@ -13,13 +13,14 @@ from torch import Tensor
 
 from hiso_bench.directions import Warped
 from hiso_bench.methods import register
-from hiso_bench.methods.base import Method, Step, non_negative, require, weight
+from hiso_bench.methods.base import Step
+from hiso_bench.methods.moving_square import MovingSquare, zero
 from hiso_bench.points import Layout, Point, Value
 from hiso_bench.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
-class PostScaled(Method):
+class PostScaled(MovingSquare):
     """V <- (1 - ema_new) v + ema_new dx^2, x <- x - eta m / (sqrt(v / w) + eps), with dx from H = I.
 
     m is the moving average of dx of weight 1 - momentum, corrected for its start as v is by w (Adam); at momentum 0 it is dx
@@ -36,22 +37,12 @@ class PostScaled(Method):
         eps: added to the root.
     """
 
-    linear_in_scalars = False
-
-    ema_new: Value = 0.05
-    eps: Value = 1e-8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(weight(self.ema_new), "ema_new", self.ema_new, "0 < ema_new <= 1")
-        require(non_negative(self.eps), "eps", self.eps, "a finite number >= 0")
-
     def init(self, x: Point, layout: Layout) -> State:
         """X, v = 0 and w = 0, and what momentum needs."""
         state = super().init(x, layout)
         state.buffers["v"] = tuple(torch.zeros_like(leaf) for leaf in x)
         for name in ("weight", "momentum_weight") if self.momentum else ("weight",):
-            state.buffers[name] = (torch.zeros(layout.replicate_shape, dtype=torch.float64),)
+            state.buffers[name] = (zero(layout),)
         return state
 
     def move(self, state: State, dx: Point, step: Step) -> None:

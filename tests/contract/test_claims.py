@@ -11,7 +11,7 @@ from hiso_bench.cli import main
 from hiso_bench.commands import verify
 from hiso_bench.stats import Interval, exact
 
-CLAIM = Claim("a-claim", "f is one", "paper, Eq 1", "at once", "another number", "holds")
+CLAIM = Claim("a-claim", "a topic", "f is one", "paper, Eq 1", "at once", "another number", "holds")
 INSIDE, OUTSIDE, ACROSS = exact(1.0), exact(2.0), Interval(1.0, 0.5, 1.05)
 
 
@@ -87,7 +87,7 @@ def test_decide_writes_every_field_as_json():
     assert told["control"]["worked"]
 
 
-ENTRY = '[[claim]]\nid = "a"\nstatement = "s"\nsource = "p"\nsetting = "t"\nrefuted_by = "r"\nverdict = "holds"\n'
+ENTRY = '[[claim]]\nid = "a"\ntopic = "o"\nstatement = "s"\nsource = "p"\nsetting = "t"\nrefuted_by = "r"\nverdict = "holds"\n'
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from hypothesis.extra.numpy import arrays
 from hiso_bench import keys, methods
 from hiso_bench.audit import audit
 from hiso_bench.directions import DirectionKey
-from hiso_bench.federation import FederationOptions, NonFiniteScalarError, participants
+from hiso_bench.federation import FederationOptions, NonFiniteScalarError
 from hiso_bench.first_order.codecs import Dense, Quantised, Sign, TopK
 from hiso_bench.first_order.federation import decode_payloads
 from hiso_bench.ledger import Ledger, LedgerError
 from hiso_bench.losses import value_and_gradient
+from hiso_bench.participation import participants
 from hiso_bench.training import LEDGER_NAME, Run, Schedule
 from synthetic.quadratic import Quadratic
 from tests.helpers import PROBLEMS, bits, quadratic

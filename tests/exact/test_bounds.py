@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiso_bench.stats import mean_interval
-from hiso_bench.theory import bounds, spectra
+from hiso_bench.theory import bounds, descent, spectra
 from hiso_bench.theory.closed_form import Descent
 from hiso_bench.theory.moments import LAWS, second_moment
 from hiso_bench.theory.recursion import expected_squares
@@ -69,11 +69,11 @@ def test_corollary_1_is_admitted_from_exactly_its_rounds_on(reading, m):
 
 def test_the_best_steps_minimise_their_bounds():
     best = bounds.best_step(SETTING)
-    ours = bounds.descent_step(3.0, 2.0, 40, 0.5)
+    ours = descent.descent_step(3.0, 2.0, 40, 0.5)
     for factor in (0.99, 1.01):
         assert bounds.theorem1(SETTING, best * factor).total > bounds.theorem1(SETTING, best).total
-        assert bounds.descent_bound(3.0, ours * factor, 2.0, 40, 0.5) > bounds.descent_bound(3.0, ours, 2.0, 40, 0.5)
-    assert bounds.descent_step(3.0, 2.0, 40, 0.0) == pytest.approx(1 / 3)
+        assert descent.descent_bound(3.0, ours * factor, 2.0, 40, 0.5) > descent.descent_bound(3.0, ours, 2.0, 40, 0.5)
+    assert descent.descent_step(3.0, 2.0, 40, 0.0) == pytest.approx(1 / 3)
     assert bounds.best_step(replace(SETTING, sigma_s=0.0, sigma_G=0.0)) == math.inf
 
 
@@ -87,7 +87,7 @@ def test_phi_is_linear_in_d_for_every_h(h):
 def test_the_curvature_factor_is_the_largest_ratio(seed, law, P):
     rng = np.random.default_rng(seed)
     s, h = rng.exponential(size=6), rng.uniform(0.3, 3.0, size=6)
-    c = bounds.curvature_factor(s, h, P, law)
+    c = descent.curvature_factor(s, h, P, law)
     steepest = np.eye(6)[np.argmax(s / h)]
     ratios = [
         np.trace(np.diag(s) @ second_moment(g, 1 / h, s, 0.0, P, law)) / np.sum(g**2 / h)
@@ -99,28 +99,28 @@ def test_the_curvature_factor_is_the_largest_ratio(seed, law, P):
 
 def test_the_curvature_factor_is_rho_and_that_of_the_sphere_law():
     s, h, d = spectra.power(30, 1.0), spectra.power(30, 1.0) + 0.1, 30
-    assert bounds.curvature_factor(s, h, 1) == pytest.approx(bounds.rho(s, h))
+    assert descent.curvature_factor(s, h, 1) == pytest.approx(bounds.rho(s, h))
     kappa = spectra.effective_rank(s)
     for P in (1, 7):
-        assert bounds.curvature_factor(s, 1.0, P, "sphere") == pytest.approx(1 + (kappa * d + d - 2) / (P * (d + 2)))
+        assert descent.curvature_factor(s, 1.0, P, "sphere") == pytest.approx(1 + (kappa * d + d - 2) / (P * (d + 2)))
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(LAWS), st.integers(1, 4), st.floats(1e-3, 0.99), st.integers(1, 300))
 def test_our_bound_lies_above_the_exact_average(seed, law, P, fraction, R):
     rng = np.random.default_rng(seed)
     s, h, x0, v = rng.exponential(size=8), rng.uniform(0.3, 3.0, size=8), rng.standard_normal(8), rng.exponential(size=8)
-    c = bounds.curvature_factor(s, h, P, law)
+    c = descent.curvature_factor(s, h, P, law)
     eta = fraction * 2 / c
     exact = Descent(s, h, x0, P, v, 3, law).average(eta, R)
-    assert exact <= bounds.descent_bound(c, eta, np.sum(s * x0**2) / 2, R, np.sum(v / h) / 3) * (1 + 1e-9)
+    assert exact <= descent.descent_bound(c, eta, np.sum(s * x0**2) / 2, R, np.sum(v / h) / 3) * (1 + 1e-9)
 
 
 def test_our_bound_is_reached_on_a_flat_spectrum_without_noise():
     s = spectra.flat(12)
     for law, P in itertools.product(("gaussian", "sphere"), (1, 3)):
-        c = bounds.curvature_factor(s, 2.0, P, law)
+        c = descent.curvature_factor(s, 2.0, P, law)
         exact = Descent(s, 2.0, np.ones(12), P, law=law).average(0.7 * 2 / c, 10_000)
-        assert exact == pytest.approx(bounds.descent_bound(c, 0.7 * 2 / c, 6.0, 10_000, 0.0), rel=1e-9)
+        assert exact == pytest.approx(descent.descent_bound(c, 0.7 * 2 / c, 6.0, 10_000, 0.0), rel=1e-9)
 
 
 def test_theorem_1_holds_as_read_and_its_tightest_case_is_4_over_15():
@@ -199,9 +199,9 @@ def test_rates_are_the_printed_ones():
         (lambda: replace(SETTING, beta_l=9.0), "beta_l 9.0 is out of range; allowed: <= beta_u"),
         (lambda: bounds.step_limit(SETTING, "printed"), "reading 'printed' is unknown; allowed: parsed, third, homogeneous"),
         (lambda: bounds.theorem1(SETTING, 0.0), "eta 0.0 is out of range; allowed: > 0"),
-        (lambda: bounds.descent_bound(1.0, -1.0, 1.0, 1, 0.0), "eta -1.0 is out of range; allowed: > 0"),
+        (lambda: descent.descent_bound(1.0, -1.0, 1.0, 1, 0.0), "eta -1.0 is out of range; allowed: > 0"),
         (lambda: bounds.phi([1.0, 0.0]), "h must be a finite positive vector"),
-        (lambda: bounds.curvature_factor(np.ones(3), 1.0, 0), "P 0 is out of range; allowed: >= 1"),
+        (lambda: descent.curvature_factor(np.ones(3), 1.0, 0), "P 0 is out of range; allowed: >= 1"),
         (lambda: theorem1.case(np.ones(3), noise="white"), "noise 'white' is unknown; allowed: isotropic, curvature, none"),
     ],
 )

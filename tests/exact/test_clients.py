@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiso_bench.audit import Client
-from hiso_bench.federation import participants
 from hiso_bench.messages import MessageError, Update
+from hiso_bench.participation import participants
 from tests.helpers import PROBLEMS, bits, federation, quadratic, run
 
 ROUNDS = 10

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiso_bench.directions import DirectionKey, InjectedDirections, Warped
-from hiso_bench.federation import Federation, FederationOptions, NonFiniteScalarError, participants
+from hiso_bench.federation import Federation, FederationOptions, NonFiniteScalarError
+from hiso_bench.participation import participants
 from synthetic.quadratic import Quadratic
 from tests.helpers import PROBLEMS, bits, build, federation, quadratic, run, update
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hiso_bench.federation import participants
 from hiso_bench.messages import MessageError, Update, Wire
+from hiso_bench.participation import participants
 from tests.helpers import federation, quadratic, run, update
 
 SHAPES = st.sampled_from([(), (1,), (2,), (2, 3)])

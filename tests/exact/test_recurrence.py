@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hiso_bench.directions import SHARED, DirectionKey
-from hiso_bench.federation import participants
+from hiso_bench.participation import participants
 from tests.helpers import federation, quadratic, run
 
 ROUNDS, P, MU, LR, DECAY = 4, 3, 1e-2, 0.1, 0.2

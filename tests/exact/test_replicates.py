@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hiso_bench.audit import audit
-from hiso_bench.federation import FederationOptions, NonFiniteScalarError, participants
+from hiso_bench.federation import FederationOptions, NonFiniteScalarError
+from hiso_bench.participation import participants
 from hiso_bench.training import LEDGER_NAME, Run, Schedule
 from synthetic.quadratic import Quadratic
 from tests.helpers import TinyNet, bits, build, federation, quadratic, run, update

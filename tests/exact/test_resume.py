@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hiso_bench import snapshots
 from hiso_bench.directions import Directions
-from hiso_bench.federation import FederationOptions, participants
+from hiso_bench.federation import FederationOptions
 from hiso_bench.ledger import Ledger, LedgerError
+from hiso_bench.participation import participants
 from hiso_bench.training import LEDGER_NAME, Run, Schedule, curve
 from tests.helpers import PROBLEMS, bits, build, quadratic
 
