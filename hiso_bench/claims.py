@@ -201,7 +201,7 @@ def decide(claim: Claim, run: Check) -> dict[str, Any]:
     """Run a check; what results/claims.json holds of it. An error inside the check is told, and decides nothing.
 
     Returns:
-        id, source, statement, setting, refuted_by, prediction, measured, low, high, verdict, pinned, agrees, why,
+        id, topic, source, statement, setting, refuted_by, prediction, measured, low, high, verdict, pinned, agrees, why,
         reason, control (the first), controls, evidence, seconds. The headline numbers are None if the check gave none.
     """
     started = time.perf_counter()
@@ -224,6 +224,7 @@ def decide(claim: Claim, run: Check) -> dict[str, Any]:
     about = asdict(claim)
     return {
         "id": claim.id,
+        "topic": claim.topic,
         "source": claim.source,
         "statement": claim.statement,
         **{name: head.get(name) for name in ("prediction", "measured", "low", "high")},

@@ -17,6 +17,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
+from hiso_bench import names
+
 PROGRAM = "hiso-bench"
 COMMANDS = {
     "train": "run a method on a problem; the same command resumes it",
@@ -29,6 +31,8 @@ COMMANDS = {
     "rerun": "repeat one recorded result and compare the numbers",
     "doctor": "what this machine has, and what it lacks",
 }
+_RESUMABLE = (["figures"], ["results"], ["rerun"])
+"""`train` says so itself, with the round."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(args)
     except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
+        goes_on = "; what is finished is kept, and the same command goes on from there" if args[:1] in _RESUMABLE else ""
+        print(f"\n{PROGRAM}: interrupted{goes_on}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
@@ -79,9 +84,7 @@ def _dispatch(args: list[str]) -> int:
         print(hiso_bench.__version__)
         return 0
     if args[0] not in COMMANDS:
-        close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"command {args[0]!r} is unknown; allowed: {', '.join(COMMANDS)}{meant}")
+        raise ValueError(names.unknown("command", args[0], COMMANDS))
     import tyro
 
     from hiso_bench.commands import doctor, figures, ledger, rerun, results, runs, suggest_lr, train, verify
@@ -122,7 +125,7 @@ def _given(args: list[str], parsers: dict[str, type]) -> frozenset[str]:
     """
     names = {a[2:].split("=")[0].replace("-", "_") for a in args if a.startswith("--")} - {"help"}
     if args[:1] and args[0] in parsers:
-        known = {f.name for f in dataclasses.fields(parsers[args[0]])}
+        known = {f.name for f in dataclasses.fields(parsers[args[0]])} - getattr(parsers[args[0]], "without", frozenset())
         for name in sorted(names):
             if name not in known and not (name.startswith("no_") and name[3:] in known):
                 close = difflib.get_close_matches(name, known, n=3, cutoff=0.6) or sorted(known)

@@ -269,7 +269,8 @@ def linearity(of: Subject, problem: Problem | None = None) -> list[Check]:
     """Averaging scalars averages end points."""
     f = after(problem or _plain(), of.make(momentum=0.5, weight_decay=0.1))
     size = (3, *f.wire.row_shape)
-    rows = torch.arange(float(np.prod(size)), dtype=torch.float64).square().cos().reshape(size)
+    numbers = torch.arange(float(np.prod(size)), dtype=torch.float64)
+    rows = (numbers.square().cos() * 10 ** (numbers % 5 - 2)).reshape(size)  # from small to large: a clipped one is not linear
 
     def end(scalars: torch.Tensor) -> torch.Tensor:
         state, dx = f.state.copy(), tuple(torch.empty_like(leaf) for leaf in f.state.x)

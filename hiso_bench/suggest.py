@@ -153,6 +153,7 @@ def suggest_lr(
     runs: int = 3,
     key: int = 0,
     say: Callable[[str], None] = lambda text: None,
+    name: str = "",
     **options: Any,
 ) -> Suggestion:
     """A stable learning rate for a problem's loss at its initial point, with evidence.
@@ -168,6 +169,7 @@ def suggest_lr(
         runs: short runs per rate, each with its own key.
         key: 64-bit key of the probes and of the runs.
         say: told what is about to be done, and how long it will take.
+        name: what to call a method that is built.
         options: of a method that is named.
 
     Returns:
@@ -183,7 +185,7 @@ def suggest_lr(
     """
     require(rounds >= 0, "rounds", rounds, ">= 0")
     require(runs >= 1, "runs", runs, ">= 1")
-    name = method if isinstance(method, str) else type(method).__name__
+    name = method if isinstance(method, str) else name or type(method).__name__
     built = catalogue.method(method, {"lr": 1.0} | options, problem) if isinstance(method, str) else method
     _refuse(built, name)
     told: dict[str, Any] = {"sampled": min(2, problem.clients), **built.federation_options}

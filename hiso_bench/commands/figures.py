@@ -13,6 +13,7 @@ import tyro
 
 from hiso_bench import catalogue, records
 from hiso_bench.commands import TOLD
+from hiso_bench.names import unknown
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Figures:
         """Draw; a recorded result that is not there is a line, not an error, unless its figure was asked for by name."""
         for name in self.names:
             if name not in catalogue.FIGURES:
-                raise ValueError(f"figure {name!r} is unknown; allowed: {', '.join(catalogue.FIGURES)}")
+                raise ValueError(unknown("figure", name, catalogue.FIGURES))
         for name in self.names or catalogue.FIGURES:
             self._one(name, asked=bool(self.names))
         return 0

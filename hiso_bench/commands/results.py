@@ -14,6 +14,7 @@ import tyro
 from hiso_bench import catalogue
 from hiso_bench.commands import TOLD
 from hiso_bench.experiments import Experiment, Profile
+from hiso_bench.names import unknown
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Results:
     def _chosen(self) -> list[Experiment]:
         for name in self.names:
             if name not in catalogue.EXPERIMENTS:
-                raise ValueError(f"experiment {name!r} is unknown; allowed: {', '.join(catalogue.EXPERIMENTS)}")
+                raise ValueError(unknown("experiment", name, catalogue.EXPERIMENTS))
         found = [catalogue.load(catalogue.EXPERIMENTS[name]) for name in self.names or catalogue.EXPERIMENTS]
         order = get_args(Profile)
         wanted = [e for e in found if order.index(e.profile) <= order.index(self.profile)]

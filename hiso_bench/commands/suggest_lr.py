@@ -35,22 +35,19 @@ class SuggestLr(train.Train):
     out: tyro.conf.Suppress[Path] = Path()
 
     without: typing.ClassVar[frozenset[str]] = frozenset(
-        {"lr", "lr_decay", "evaluate_every", "fingerprint_every", "snapshot_every", "stop_at", "client_lr"}
+        {"out", "lr", "lr_decay", "evaluate_every", "fingerprint_every", "snapshot_every", "stop_at", "client_lr"}
     )
 
     def run(self) -> int:
         """Look, run, print."""
         from hiso_bench.suggest import suggest_lr
 
-        if "out" in self.given:
-            raise ValueError("option --out does not go with suggest-lr, which keeps no run")
         torch.set_num_threads(self.threads)
         parts = self.parts(lr=1.0)
         rounds = parts.schedule.rounds if "rounds" in self.given else 200
         found = suggest_lr(
             parts.problem, parts.method, federation=parts.federation, rounds=rounds, runs=self.runs, key=parts.federation.key,
-            say=(lambda text: None) if self.quiet else self._say,
+            say=(lambda text: None) if self.quiet else self._say, name=self.method,
         )  # fmt: skip
-        found = dataclasses.replace(found, method=self.method)
         print(json.dumps(found.as_dict()) if self.json else found)
         return int(rounds > 0 and not any(t.fraction == 0.5 and t.outcome == "fell" for t in found.trials))

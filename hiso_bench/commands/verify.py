@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import itertools
 import json
 import os
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from hiso_bench import catalogue, claims, method_checks, methods, records, verdicts
 from hiso_bench.commands import TOLD
+from hiso_bench.names import unknown
 
 PROFILE = "quick"
 """All checks run in minutes on two cores; a claim that needs more is not_run and says what it needs."""
@@ -60,8 +60,7 @@ class Verify:
         known = catalogue.claims()
         for id_ in self.ids:
             if id_ not in known:
-                close = difflib.get_close_matches(id_, known, n=8, cutoff=0.4) or list(known)[:8]
-                raise ValueError(f"claim {id_!r} is unknown; allowed: {', '.join(close)}, ... (all: hiso-bench verify --list)")
+                raise ValueError(unknown("claim", id_, known))
         wanted = [known[id_] for id_ in dict.fromkeys(self.ids)] or list(known.values())
         if self.list:
             for claim in wanted:

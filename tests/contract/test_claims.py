@@ -121,7 +121,7 @@ def test_verify_fails_if_a_verdict_differs_from_its_pin(two_claims, tmp_path, ca
 
 def test_verify_names_an_unknown_claim(two_claims, capsys):
     assert main(["verify", "c-claim"]) == 2
-    assert "claim 'c-claim' is unknown; allowed: " in capsys.readouterr().err
+    assert "claim 'c-claim' is unknown; did you mean " in capsys.readouterr().err
 
 
 def test_verify_of_some_claims_writes_nothing_unless_asked(two_claims, tmp_path, monkeypatch):

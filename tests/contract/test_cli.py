@@ -114,7 +114,7 @@ ERRORS = {
     "unknown law": ((*QUADRATIC, "--lr", "1", "--law", "cauchy"), ["cauchy", "rademacher"]),
     "no oracle": (("train", "--problem", "digits", "--method", "hiso-oracle", "--lr", "1"), ["hiso-oracle", "digits"]),
     "no such ledger": (("ledger", "show", "nowhere"), ["nowhere", "does not exist"]),
-    "unknown command": (("trian",), ["command 'trian' is unknown", "train, suggest-lr", "did you mean train?"]),
+    "unknown command": (("trian",), ["command 'trian' is unknown", "did you mean train? allowed: train, suggest-lr"]),
     "no problem": (("train",), ["train needs --problem {quadratic,", "(see hiso-bench train --help)"]),
     "no action": (("ledger",), ["ledger needs {show,audit,replay}"]),
     "no value": (("train", "--problem"), ["--problem", "(see hiso-bench train --help)"]),

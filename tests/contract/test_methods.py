@@ -201,7 +201,7 @@ def test_h_is_positive_and_finite_after_fifty_rounds(name, tau):
 
 
 def test_unknown_methods_and_taken_names_are_refused():
-    with pytest.raises(ValueError, match="method 'hisso' is unknown; allowed: decomfl, hiso, "):
+    with pytest.raises(ValueError, match="method 'hisso' is unknown; did you mean hiso\\? allowed: decomfl, hiso, "):
         methods.build("hisso", lr=0.1)
     with pytest.raises(ValueError, match="method 'hiso' is already registered"):
         methods.register("hiso", SignVote)

@@ -169,7 +169,9 @@ def test_the_command_prints_a_table_of_eighty_columns_and_json(capsys):
     assert cli.main([*args, "--lr", "0.1"]) == 2
     assert "option --lr is unknown for suggest-lr" in capsys.readouterr().err
     assert cli.main([*args, "--out", "x"]) == 2
-    assert "option --out does not go with suggest-lr" in capsys.readouterr().err
+    assert "option --out is unknown for suggest-lr" in capsys.readouterr().err
+    assert cli.main([*args, "--method", "zo-adam"]) == 2
+    assert "method zo-adam is not linear in the scalars" in capsys.readouterr().err
 
 
 def test_the_fraction_is_what_the_text_says():
