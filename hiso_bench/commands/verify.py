@@ -26,6 +26,8 @@ from hiso_bench.names import unknown
 
 PROFILE = "quick"
 """All checks run in minutes on two cores; a claim that needs more is not_run and says what it needs."""
+_LONG = 45.0
+"""Seconds above which a command says beforehand how long it will take."""
 
 
 @dataclass
@@ -66,6 +68,8 @@ class Verify:
             for claim in wanted:
                 print(f"{claim.id:24} {claim.verdict:12} {textwrap.shorten(claim.source, 42, placeholder=' ...')}")
             return 0
+        if (seconds := _recorded_seconds(wanted) / min(self.jobs, len(wanted))) > _LONG:
+            print(f"verify    {len(wanted)} claims: about {seconds / 60:.0f} min in {self.jobs} process(es)", file=sys.stderr)
         found = {finding["id"]: finding for finding in self._decided(wanted)}
         ordered = [found[claim.id] for claim in wanted]
         out = self.out or (None if self.ids else catalogue.RESULTS / "claims.json")
@@ -107,6 +111,13 @@ class Verify:
         done: Any = joblib.Parallel(jobs, return_as="generator_unordered")(work)
         for finding in tqdm(done, "verify", len(wanted), file=sys.stderr, disable=len(wanted) < 3 or not sys.stderr.isatty()):
             yield finding | made
+
+
+def _recorded_seconds(wanted: Sequence[claims.Claim]) -> float:
+    """What the checks took when they were last recorded; 0 for those that were not."""
+    path = catalogue.RESULTS / "claims.json"
+    recorded = {finding["id"]: finding["seconds"] for finding in json.loads(path.read_bytes())} if path.exists() else {}
+    return sum(recorded.get(claim.id, 0.0) for claim in wanted)
 
 
 def method_table(rows: Sequence[method_checks.Check]) -> str:

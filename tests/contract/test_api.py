@@ -162,6 +162,19 @@ def test_a_module_problem_evaluates_means_over_examples():
     assert hiso_bench.ModuleProblem(net, uneven, test=test).evaluate(point)["loss"] == pytest.approx(part, rel=1e-6)
 
 
+def test_batches_are_drawn_anew_every_round_step_and_client_and_never_otherwise():
+    net, clients = linear()
+    problem = hiso_bench.ModuleProblem(net, clients, batch_size=4, key=3)
+    whole = hiso_bench.ModuleProblem(net, clients)
+    first = problem.batch(np.array(1), 0, 0)[0]
+    assert torch.equal(first, problem.batch(np.array(1), 0, 0)[0]) and first.shape == (4, 4)
+    assert all((row == clients[1][0]).all(1).any() for row in first)
+    for other in [(1, 1, 0), (1, 0, 1), (2, 0, 0)]:
+        assert not torch.equal(first, problem.batch(np.array(other[0]), *other[1:])[0])
+    assert not torch.equal(first, hiso_bench.ModuleProblem(net, clients, batch_size=4, key=4).batch(np.array(1), 0, 0)[0])
+    assert torch.equal(whole.batch(np.array(1), 0, 0)[0], whole.batch(np.array(1), 5, 0)[0])
+
+
 def test_a_module_problem_refuses_what_it_cannot_train():
     net, clients = linear()
     for given, told in [

@@ -119,6 +119,15 @@ def test_verify_fails_if_a_verdict_differs_from_its_pin(two_claims, tmp_path, ca
     assert [f["verdict"] for f in json.loads((tmp_path / "c.json").read_text())] == ["holds", "fails"]
 
 
+def test_verify_says_before_it_starts_how_long_it_will_take(two_claims, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verify.catalogue, "RESULTS", tmp_path)
+    (tmp_path / "claims.json").write_text(json.dumps([{"id": "a-claim", "seconds": 100}, {"id": "b-claim", "seconds": 20}]))
+    main(["verify", "--jobs", "1", "--out", str(tmp_path / "c.json")])
+    assert "2 claims: about 2 min in 1 process(es)" in capsys.readouterr().err
+    main(["verify", "b-claim", "--jobs", "1"])
+    assert "about" not in capsys.readouterr().err
+
+
 def test_verify_names_an_unknown_claim(two_claims, capsys):
     assert main(["verify", "c-claim"]) == 2
     assert "claim 'c-claim' is unknown; did you mean " in capsys.readouterr().err

@@ -200,3 +200,13 @@ def test_help_fits_eighty_columns_and_shows_no_empty_default(command, monkeypatc
     text = " ".join(out.split())
     assert "(default: '')" not in text and "(default: )" not in text and "(default: .)" not in text
     assert name != "suggest-lr" or ("--lr FLOAT" not in out and "--out PATH" not in out and "--mu FLOAT" in out)
+
+
+@pytest.mark.parametrize(("name", "told"), [("rerun", "the same command goes on from there"), ("verify", "interrupted\n")])
+def test_an_interrupted_command_says_whether_it_goes_on(command, monkeypatch, name, told):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", stop)
+    status, out, err = command(name)
+    assert status == 130 and not out and told in err
