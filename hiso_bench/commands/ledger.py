@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,7 +52,8 @@ class LedgerCommand:
             print(json.dumps(result))
         else:
             for name, value in result.items():
-                print(f"{name:15} {value}")
+                told = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+                print(textwrap.fill(told, 80, initial_indent=f"{name:15} ", subsequent_indent=" " * 16, break_long_words=False))
         return 0
 
 

@@ -51,11 +51,11 @@ class Rerun:
             raise ValueError(f"to {self.to} holds the recorded table; allowed: another folder")
         present = None if part == "tune" else _present(experiment, recorded.name, to)
         told: dict[str, Any] = {"file": str(recorded), "experiment": name, "part": part, "recorded": records.origin(about, False)}
-        told["configuration"] = None if present is None else reruns.differences(about["config"], present[0])
+        differs = [] if present is None else reruns.differences(about["config"], present[0])
         if present is not None and present[1] != about["version"]:
-            told["configuration"].append(f"version: recorded {about['version']}, now {present[1]}")
-        self._say(f"{recorded} is written by `{part}` of experiment {name}\n{told['recorded']}")
-        differs = told["configuration"] or []
+            differs.append(f"version: recorded {about['version']}, now {present[1]}")
+        told["configuration"] = None if present is None else differs
+        self._say(f"{recorded.name} is written by `{part}` of experiment {name}\n{told['recorded']}")
         for line in differs:
             self._say(f"configuration differs: {line}")
         if present is None:

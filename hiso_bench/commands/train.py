@@ -136,9 +136,10 @@ class Train:
         metrics: dict[str, float] = dict(zip(at_end["metric"], at_end["value"], strict=True))
         last = at_end.iloc[-1]
         name = live.problem.metric
+        watched = "" if name == "loss" else f", {name} {metrics[name]:.5g}"
         self._say(
-            f"{last['round']} rounds: loss {metrics['loss']:.5g}, {name} {metrics[name]:.5g}, "
-            f"{last['bytes_up']} bytes up, {last['bytes_down']} down; ledger {live.ledger.path}"
+            f"{last['round']} rounds: loss {metrics['loss']:.5g}{watched}, {last['bytes_up']} bytes up, "
+            f"{last['bytes_down']} down\nledger {live.ledger.path}"
         )
         if self.json:
             result = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from hiso_bench import catalogue
+from hiso_bench import catalogue, verdicts
 from hiso_bench.claims import CannotRunError, Claim, Control, Evidence, Finding, decide, read_claims
 from hiso_bench.cli import main
 from hiso_bench.commands import verify
@@ -115,6 +115,8 @@ def test_verify_fails_if_a_verdict_differs_from_its_pin(two_claims, tmp_path, ca
     assert main(["verify", "a-claim", "--jobs", "1"]) == 0
     assert main(["verify", "--jobs", "1", "--out", str(tmp_path / "c.json")]) == 1
     text = capsys.readouterr().out
+    recorded = json.loads((catalogue.RESULTS / "claims.json").read_text())
+    assert max(map(len, verdicts.table(recorded).splitlines())) <= 80
     assert "pinned holds" in text and "2 claims: 1 holds, 1 fails; 1 differ from their pin" in text
     assert [f["verdict"] for f in json.loads((tmp_path / "c.json").read_text())] == ["holds", "fails"]
 

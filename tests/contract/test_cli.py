@@ -210,3 +210,12 @@ def test_an_interrupted_command_says_whether_it_goes_on(command, monkeypatch, na
     monkeypatch.setattr(cli, "_dispatch", stop)
     status, out, err = command(name)
     assert status == 130 and not out and told in err
+
+
+def test_what_commands_print_fits_eighty_columns(command):
+    status, _, err = command(*QUADRATIC, "--method", "hiso", "--lr", "0.02", "--rounds", "9", "--out", "run")
+    assert status == 0 and [line.split()[0] for line in err.splitlines()] == ["9", "ledger"] and err.count("loss") == 1
+    for args in (("ledger", "show", "run"), ("ledger", "audit", "run"), ("runs", "run"), ("verify", "--list"), ("doctor",)):
+        status, out, _ = command(*args)
+        assert status == 0 and max(map(len, out.splitlines())) <= 80, args
+    assert "{" not in command("ledger", "show", "run")[1]
