@@ -26,8 +26,9 @@ help: ## Show this list
 figures: $(INSTALLED)-core ## Run the light experiments and draw every figure into figures/out/
 	@$(BIN)/hiso-bench figures
 
-gallery: figures ## Copy the drawn figures to the committed gallery
+gallery: figures ## Copy the drawn figures to the committed gallery, and write its page
 	@cp figures/out/*.png figures/gallery/
+	@$(BIN)/python -m figures.page
 
 test: lint ## Check style and types, then run the tests
 	@echo "test      pytest, two processes of one thread each"

@@ -17,6 +17,14 @@ PARAMETERS = {"OPT-125M": 125e6, "OPT-1.3B": 1.3e9}
 TYPOS = [("OPT-1.3B", "rte"), ("OPT-1.3B", "boolq")]
 HISO_BYTES = 40
 """A round of HiSo and DeComFL in HiSo's tables: P = 5 scalars of four bytes, up and down."""
+DECOMFL_BYTES = 3 * 5 * 4
+"""A round of DeComFL in its own tables: P = 5 scalars up, P scalars and P seeds down."""
+STEP = 500
+"""The rounds that DeComFL's megabytes give are multiples of it."""
+FEDZO_MODELS = 0.2
+"""A round of FedZO in DeComFL's tables, in models of 4 d bytes."""
+EVALUATION = 25
+"""Rounds between evaluations in HiSo's tables."""
 FIRST_ORDER = ("fedavg", "fedadam", "fedyogi", "fedadagrad")
 ITEMS = 872
 """Sentences of SST-2's validation split."""
@@ -33,12 +41,20 @@ def _column(file: str, method: str, quantity: str = "communication") -> Any:
     return printed(file, quantity, method).droplevel("method")
 
 
-def _ratios(file: str, corrected: bool = False) -> Any:
+def decomfl_rounds(file: str, corrected: bool = False) -> Any:
+    """The rounds that DeComFL's megabytes at P = 5 are, by (model, task), if each costs `DECOMFL_BYTES`.
+
+    `corrected` takes the typos of Table 2 for a tenth of what is printed.
+    """
+    mega = _column(file, "decomfl-p5").copy()
+    if corrected and file == "decomfl_table2":
+        mega[TYPOS] /= 10
+    return mega * 1e6 / DECOMFL_BYTES
+
+
+def fedzo_ratios(file: str, corrected: bool = False) -> Any:
     """FedZO's printed number over DeComFL's, P = 5, over its median in the model: both are proportional to the rounds."""
-    decomfl = _column(file, "decomfl-p5").copy()
-    if corrected:
-        decomfl[TYPOS] /= 10
-    ratio = _column(file, "fedzo-p5") / decomfl
+    ratio = _column(file, "fedzo-p5") / decomfl_rounds(file, corrected)
     return ratio / ratio.groupby("model").transform("median")
 
 
@@ -47,9 +63,9 @@ def decomfl_table() -> Finding:
     """The megabytes of DeComFL's columns against each other and against FedZO's."""
     files = ("decomfl_table2", "decomfl_lora")
     doubled = pd.concat([_column(f, "decomfl-p10") / _column(f, "decomfl-p5") for f in files])
-    rounds = pd.concat([_column(f, "decomfl-p5") for f in files]).drop(TYPOS) * 1e6 / (3 * 5 * 4)
-    away = np.abs(rounds / 500 - np.round(rounds / 500)) * 500
-    table, lora = (_ratios(f) for f in files)
+    rounds = pd.concat([decomfl_rounds(f) for f in files]).drop(TYPOS)
+    away = np.abs(rounds / STEP - np.round(rounds / STEP)) * STEP
+    table, lora = (fedzo_ratios(f) for f in files)
     what = "FedZO's number over DeComFL's, over its median in the model, %s"
     same = (0.94, 1.06)  # two printed digits
     return Finding(
@@ -61,18 +77,20 @@ def decomfl_table() -> Finding:
         ),
         controls=(
             Control("0.90 MB read as 0.09", "holds",
-                    Evidence(what % "those two", span(_ratios(files[0], True)[TYPOS]), 1.0, same)),
+                    Evidence(what % "those two", span(fedzo_ratios(files[0], True)[TYPOS]), 1.0, same)),
         ),
     )  # fmt: skip
 
 
+def fedzo_over_arithmetic(file: str, unit: float) -> Any:
+    """Printed FedZO traffic in a unit of bytes over `FEDZO_MODELS` R models of 4 d bytes, R from DeComFL's column."""
+    rounds = decomfl_rounds(file, corrected=True)
+    each = pd.Series({at: 4 * PARAMETERS[at[0]] for at in rounds.index})
+    return _column(file, "fedzo-p5") * unit / (FEDZO_MODELS * rounds * each)
+
+
 def _over_fifth(file: str, model: str, unit: float) -> Interval:
-    """Printed FedZO traffic in a unit of bytes over 0.2 R models of 4 d bytes, R from DeComFL's column."""
-    mega = _column(file, "decomfl-p5").copy()
-    if file == "decomfl_table2":
-        mega[TYPOS] /= 10
-    models = 0.2 * mega * 1e6 / (3 * 5 * 4) * 4 * PARAMETERS[model]
-    return span((_column(file, "fedzo-p5") * unit / models)[model])
+    return span(fedzo_over_arithmetic(file, unit)[model])
 
 
 @check("bytes-units")
@@ -102,11 +120,16 @@ def hiso_bytes(models: tuple[str, ...]) -> Any:
     )
 
 
+def whole_evaluations(kilobytes: Any) -> Any:
+    """Whether printed KB are, to their two digits, a whole number of evaluations of `HISO_BYTES` a round: a Series of bool."""
+    rounds = np.round(kilobytes * 1024 / HISO_BYTES / EVALUATION) * EVALUATION
+    return np.abs(rounds * HISO_BYTES / 1024 - kilobytes) <= 0.0051
+
+
 def multiples_of_25(models: tuple[str, ...]) -> tuple[int, int]:
     """How many scalar cells of Table 3 are a multiple of 25 rounds of 40 bytes to the printed digits, and of how many."""
-    kb = printed("hiso_table3", "communication", "decomfl", "hiso")[list(models)]
-    rounds = np.round(kb * 1024 / HISO_BYTES / 25) * 25
-    return int((np.abs(rounds * HISO_BYTES / 1024 - kb) <= 0.0051).sum()), len(kb)
+    kilobytes = printed("hiso_table3", "communication", "decomfl", "hiso")[list(models)]
+    return int(whole_evaluations(kilobytes).sum()), len(kilobytes)
 
 
 def _times(row: str, over: str, models: tuple[str, ...] | None = None) -> Any:
@@ -137,16 +160,21 @@ def qqp() -> Finding:
     )  # fmt: skip
 
 
-def _millions(methods: tuple[str, ...]) -> Interval:
-    """The largest ratio of a method's traffic to HiSo's, in millions: in the middle, and over both readings of the units.
+def millions_of_hiso(*methods: str) -> Any:
+    """Traffic over HiSo's in millions, Table 3: a frame by (model, task, method) with columns low and high.
 
-    Also over what the printed digits leave open.
+    They span both readings of TB and KB, and what the printed digits leave open.
     """
-    tera = printed("hiso_table3", "communication", *methods).unstack("method").max(axis=1)
-    kilo = printed("hiso_table3", "communication", "hiso").droplevel("method")
-    low = float(((tera - 0.005) * 1e12 / ((kilo + 0.005) * 1e3)).max())
-    high = float(((tera + 0.005) * 2**40 / ((kilo - 0.005) * 2**10)).max())
-    return Interval((low + high) / 2e6, low / 1e6, high / 1e6)
+    tera = printed("hiso_table3", "communication", *methods)
+    kilo = printed("hiso_table3", "communication", "hiso").droplevel("method").reindex(tera.index.droplevel("method")).to_numpy()
+    low, high = (tera - 0.005) * 1e12 / ((kilo + 0.005) * 1e3), (tera + 0.005) * 2**40 / ((kilo - 0.005) * 2**10)
+    return pd.DataFrame({"low": low / 1e6, "high": high / 1e6})
+
+
+def _millions(methods: tuple[str, ...]) -> Interval:
+    """The largest ratio of the methods' traffic to HiSo's, in millions, over all cells."""
+    low, high = millions_of_hiso(*methods).max()
+    return Interval((low + high) / 2, low, high)
 
 
 @check("bytes-90-million")

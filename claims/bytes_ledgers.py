@@ -58,7 +58,7 @@ def models_per_round(clients: int, sampled: int, d: int = 500) -> float:
 @check("bytes-decomfl-protocol")
 def decomfl_protocol() -> Finding:
     """What a client of DeComFL really exchanges, over the 3 P R numbers that the table charges."""
-    charged, true = 3 * 5 * 4, (0.95, 1.05)
+    charged, true = tables.DECOMFL_BYTES, (0.95, 1.05)
     paper, everyone = traffic("decomfl", 8, 2), traffic("decomfl", 8, 8)
     what = "bytes per client and round over 12 P, 8 clients, %d sampled, %s"
     return Finding(
@@ -67,7 +67,7 @@ def decomfl_protocol() -> Finding:
             Evidence(what % (2, "scalars"), exact(paper.scalars / charged), 1.25 / 3, true),
             Evidence(what % (2, "whole messages, no seeds"), exact(paper.messages / charged), np.nan, true),
             Evidence("models per client and round of FedZO over the 0.2 of the table, 8 clients, 2 sampled",
-                     exact(models_per_round(8, 2) / 0.2), 2.5, true),
+                     exact(models_per_round(8, 2) / tables.FEDZO_MODELS), 2.5, true),
         ),
         controls=(
             Control("every client sampled in every round", "holds",

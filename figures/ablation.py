@@ -51,7 +51,7 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     for ax in axes[:, 0]:
         ax.set_yticks(range(len(arms)), [look(arm).label for arm in arms])
         ax.set_ylim(len(arms) - 0.4, -0.6)
-    for ax in axes[-1]:
+    for ax in axes.flat[max(0, len(problems) - columns) : len(problems)]:  # the lowest of every column
         ax.set_xlabel("speed-up over DeComFL in rounds")
     handles = [
         Line2D([], [], marker=m, ms=ms, color=c, mfc=f, linestyle="none", label=text)

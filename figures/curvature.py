@@ -123,7 +123,8 @@ def _signal(ax: Axes, points: pd.DataFrame) -> None:
     seen["$N_{eff}$ equal shares of the budget"] = Line2D([], [], **look("theory").line(), lw=1)
     noise = wide["noise_5"].iloc[0]
     ax.axhspan(ax.get_ylim()[0] if ax.get_ylim()[0] > 0 else 1e-4, noise, color="black", alpha=0.06, lw=0)
-    ax.annotate("below the noise of the average", (x[0], noise), xytext=(2, -10), textcoords="offset points", fontsize=7.5)
+    told = {"xytext": (-2, -2), "textcoords": "offset points", "fontsize": 7, "ha": "right", "va": "top"}
+    ax.annotate("below the noise\nof the average", (x[-1], noise), **told)
     ax.set(xscale="log", yscale="log", xlim=(x[0], x[-1]), ylim=(max(1e-3, (np.sqrt(1 + x[0]) - 1) / 2), None))
     ax.set_xlabel(r"$(P+1)\,/\,N_{eff}(g)$,  $P$ = 5 and 80")
     ax.set_ylabel(r"largest $h_j/h_0-1$ at the fixed point")

@@ -109,7 +109,7 @@ def _map(ax: Axes, table: pd.DataFrame) -> None:
         title="(c) stability of the mean recursion",
         ylim=(-2, 1.1),
     )
-    ax.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0.08, 0.2))
+    ax.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0.08, 0.09))
 
 
 def _quiet(ax: Axes, table: pd.DataFrame) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from figures.style import look, plt, provenance
 
@@ -77,6 +78,9 @@ def _entries(ax: Axes, entries: pd.DataFrame) -> None:
         title="as printed in the paper: value against index (first key)",
         yscale="log",
     )
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize=7, markerscale=5, loc="upper right", ncols=3, frameon=True, framealpha=0.9)
 
 

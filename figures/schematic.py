@@ -43,7 +43,9 @@ def draw_path(results: Path, source: str, experiment: str) -> Figure:
         _arrow(ax, points[r - 1], points[r], OKABE_ITO["blue"])
         lines.append(f"$x_{r}$:  key {steps['key'][r]}, length {steps['length'][r]:+.3f}")
     for r, point in enumerate(points):
-        ax.annotate(f"$x_{r}$", point, xytext=(5, 6), textcoords="offset points", fontsize=11)
+        # An arrow that comes from above on the right ends where the label of the others stands.
+        below = r > 0 and (point < points[r - 1] - 0.1).all()
+        ax.annotate(f"$x_{r}$", point, xytext=(5, -14 if below else 6), textcoords="offset points", fontsize=11)
     ax.text(
         0.03, 0.97, "\n".join(["all that describes it:", *lines]), transform=ax.transAxes, va="top", fontsize=8, linespacing=1.5,
         bbox={"facecolor": "white", "edgecolor": "#BBBBBB", "boxstyle": "round,pad=0.5"},

@@ -117,9 +117,46 @@ METHODS: Mapping[str, Look] = {
     "curvature-2": Look("#9C4F7B", (0, (5, 1.5)), "D", "curvature, two"),
     "curvature-5": Look("#5E2750", (0, (3, 1, 1, 1)), "v", "curvature, five (10 scalars a round)"),
     "curvature-block": Look(OKABE_ITO["orange"], (0, (8, 1.5)), "X", "one number per block"),
+    "fedavg": Look("#332288", (0, (4, 1)), "o", "FedAvg"),
+    "fedadam": Look("#117733", (0, (4, 1)), "D", "FedAdam"),
+    "fedyogi": Look("#999933", (0, (4, 1)), "^", "FedYogi"),
+    "fedadagrad": Look("#882255", (0, (4, 1)), "v", "FedAdagrad"),
+    "fedzo": Look(OKABE_ITO["grey"], (0, (3, 1)), "X", "FedZO"),
+    "mezo": Look(OKABE_ITO["black"], (0, (2, 1)), "P", "MeZO (one client)"),
+    "first-order": Look(OKABE_ITO["green"], (0, (8, 2)), "*", "AdamW on pooled data"),
     "theory": Look(OKABE_ITO["black"], "--", "", "theory"),
     "reported": Look(OKABE_ITO["black"], (0, (1, 1.2)), "*", "printed in the paper"),
 }
+
+
+SOURCES: Mapping[str, str] = {
+    "reported": "hollow: printed in the paper",
+    "recomputed": "black bar: recomputed",
+    "ours": "filled: measured here",
+}
+"""What a number's marker says of where it comes from, whatever the method: the method's colour and shape stay."""
+
+
+def marked(method: str, source: str) -> dict[str, Any]:
+    """Keyword arguments for `Axes.plot`: the method's marker, hollow, filled, or a black bar in its place.
+
+    Args:
+        method: a key of `METHODS`.
+        source: a key of `SOURCES`.
+
+    Raises:
+        ValueError: for a method without a look, or an unknown source.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+    style = look(method)
+    if source == "recomputed":
+        return {"color": OKABE_ITO["black"], "linestyle": "none", "marker": "|", "markersize": 11, "markeredgewidth": 1.6}
+    face = "white" if source == "reported" else style.color
+    return {
+        "linestyle": "none", "marker": style.marker, "color": style.color, "markeredgecolor": style.color,
+        "markerfacecolor": face, "markersize": 8 if style.marker == "*" else 5.5, "markeredgewidth": 1.2,
+    }  # fmt: skip
 
 
 def look(method: str) -> Look:

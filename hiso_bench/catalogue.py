@@ -61,6 +61,7 @@ PROBLEMS: dict[str, Entry] = {
 
 EXPERIMENTS: dict[str, str] = {
     "schematic": "synthetic.schematic:SCHEMATIC",
+    "printed": "paper.printed:PRINTED",
     "whitening": "synthetic.whitening:WHITENING",
     "low_rank": "synthetic.low_rank:LOW_RANK",
     "hover": "synthetic.hover:HOVER",
@@ -146,6 +147,15 @@ FIGURES: dict[str, FigureEntry] = {
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
     "learned_h_mnist": FigureEntry("figures.learned_h:draw", "fig5_mnist", ("fig5_mnist_h", "fig5_mnist_h_summary")),
+    **{  # all tables of the experiment are written together, this one last
+        name: FigureEntry(f"figures.{target}", "printed", ("printed_variance",))
+        for name, target in (
+            *((f"hiso_table{n}", f"hiso_table{n}:draw") for n in (1, 2, 3)),
+            ("decomfl_table2", "decomfl_tables:draw_table2"),
+            ("decomfl_lora", "decomfl_tables:draw_lora"),
+            ("decomfl_scale", "decomfl_scale:draw"),
+        )
+    },
     "llm_toy": FigureEntry(
         "figures.llm:draw_toy", "llm_toy_sst2", tuple(f"llm_tiny-opt_toy-{task}" for task in ("sst2", "qqp", "squad")), True
     ),

@@ -16,7 +16,7 @@ import time
 import tomllib
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -221,7 +221,6 @@ def decide(claim: Claim, run: Check) -> dict[str, Any]:
         else []
     )
     head = evidence[0] if evidence else {}
-    about = asdict(claim)
     return {
         "id": claim.id,
         "topic": claim.topic,
@@ -229,7 +228,7 @@ def decide(claim: Claim, run: Check) -> dict[str, Any]:
         "statement": claim.statement,
         **{name: head.get(name) for name in ("prediction", "measured", "low", "high")},
         "verdict": verdict,
-        "pinned": about.pop("verdict"),
+        "pinned": claim.verdict,
         # What could not be run says nothing against its pin.
         "agrees": verdict in ("not_run", claim.verdict),
         "why": claim.why,

@@ -144,6 +144,6 @@ def test_verify_of_some_claims_writes_nothing_unless_asked(two_claims, tmp_path,
 def test_page_beside_the_findings_holds_every_claim_and_number(two_claims, tmp_path):
     main(["verify", "--jobs", "1", "--out", str(tmp_path / "c.json")])
     text = (tmp_path / "c.md").read_text()
-    assert "## a-claim" in text and "## b-claim" in text
+    assert "**A topic**" in text and "## a-claim" in text and "## b-claim" in text
     assert "| f | 1 | 2 | exact | 0.9 to 1.1 | fails |" in text
     assert "| control, f replaced by 2 f: f | 1 | 1 | exact | 0.9 to 1.1 | holds (holds expected) |" in text

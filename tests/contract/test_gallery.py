@@ -1,0 +1,42 @@
+"""The gallery page is the catalogue's, every figure on it has a picture, and pictures of what is gone are gone."""
+
+import pytest
+
+from figures import about as words
+from figures import page
+from hiso_bench import catalogue
+
+
+def test_the_page_is_up_to_date():
+    assert page.PAGE.read_text() == page.page(), "figures/README.md is out of date: `make gallery` writes it"
+
+
+def test_every_figure_is_described_and_has_a_picture_and_nothing_else_has():
+    assert set(words.ABOUT) == set(catalogue.FIGURES)
+    assert {path.stem for path in page.GALLERY.iterdir()} == set(catalogue.FIGURES)
+    for path in page.GALLERY.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG"), path.name
+
+
+def test_every_figure_stands_on_the_page_once_with_its_command_and_origin():
+    text = page.page()
+    for name, entry in catalogue.FIGURES.items():
+        (row,) = [line for line in text.splitlines() if f'"gallery/{name}.png"' in line]
+        assert f"hiso-bench figures {name}`" in row and words.ABOUT[name].shows in row
+        quick = catalogue.load(catalogue.EXPERIMENTS[entry.experiment]).profile == "quick"
+        assert ("*fresh*" in row) == quick and ("*recorded*" in row) != quick
+
+
+def test_every_figure_and_table_of_the_papers_is_regenerated():
+    regenerated = {about.of for about in words.ABOUT.values()}
+    hiso = {f"HiSo, Figure {n}" for n in (1, 2, 3, 4)} | {f"HiSo, Table {n}" for n in (1, 2, 3)}
+    assert hiso | {"HiSo, Figure 5 (left)", "HiSo, Figure 5 (right)", "DeComFL, Table 2", "DeComFL, LoRA table"} <= regenerated
+
+
+def test_a_figure_without_words_or_picture_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(catalogue.FIGURES, "new", catalogue.FIGURES["fig1"])
+    with pytest.raises(ValueError, match="'new' has no entry in figures/about.py"):
+        page.page()
+    monkeypatch.setitem(words.ABOUT, "new", words.About(words.OURS, "Something."))
+    with pytest.raises(ValueError, match="'new' has no picture figures/gallery/new.png"):
+        page.page()
