@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import hiso_bench
 from hiso_bench import methods, records
@@ -112,8 +112,6 @@ class FigureEntry:
 
 _DYNAMICS = tuple(f"dynamics_{part}" for part in ("fixed_point", "relax", "map", "quiet", "drift"))
 _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
-_COMPARED_GRIDS = ("second_order_digits_grid",)
-"""Grids that `compare` writes: there the grid is part of the result."""
 FIGURES: dict[str, FigureEntry] = {
     "fig1": FigureEntry("figures.schematic:draw_path", "schematic", ("schematic",)),
     "fig2": FigureEntry("figures.schematic:draw_round", "schematic", ("schematic", "schematic_round")),
@@ -179,31 +177,6 @@ def load(target: str) -> Any:
             ) from error
         raise
     return getattr(found, name) if name else found
-
-
-def writer(table: str) -> tuple[str, Literal["tune", "compare"]]:
-    """Which experiment writes results/<table>.csv, and which of its two parts.
-
-    A table that a figure reads is its experiment's; the language track's tables carry model and task (`Comparison.table`); every
-    other one begins with the name of its experiment. Rates are tuned into <...>_grid.csv.
-
-    Raises:
-        ValueError: no experiment writes it.
-    """
-    part: Literal["tune", "compare"] = "tune" if table.endswith("_grid") and table not in _COMPARED_GRIDS else "compare"
-    drawn = [entry.experiment for entry in FIGURES.values() if table in entry.tables and not entry.any_table]
-    if drawn:
-        return drawn[0], part
-    if table.startswith("stage_") and part == "tune":
-        return "stage_networks", part
-    if table.startswith("llm_"):
-        stem = table.removesuffix("_grid")
-        found = [name for name, target in EXPERIMENTS.items() if target.startswith("llm.compare") and load(target).table == stem]
-    else:
-        found = sorted((name for name in EXPERIMENTS if table == name or table.startswith(f"{name}_")), key=len)
-    if not found:
-        raise ValueError(f"no experiment writes {table}.csv; allowed: a table of results/ (`hiso-bench results --dry-run`)")
-    return found[-1], part
 
 
 def problem_class(name: str) -> Callable[..., Problem]:

@@ -1,14 +1,18 @@
-"""A recorded table against the one that the same experiment makes now."""
+"""A recorded table: the experiment that writes it, its configuration, and its numbers against those of today."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hiso_bench import records
+from hiso_bench import catalogue, records
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_COMPARED_GRIDS = ("second_order_digits_grid",)
+"""Grids that `compare` writes: there the grid is part of the result."""
 
 
 class Agreement(NamedTuple):
@@ -22,6 +26,35 @@ class Agreement(NamedTuple):
     """Where it is; or what else differs."""
     rows: int
     """Rows with a difference."""
+
+
+def writer(table: str) -> tuple[str, Literal["tune", "compare"]]:
+    """Which experiment writes results/<table>.csv, and which of its two parts.
+
+    A table that a figure reads is its experiment's; the language track's tables carry model and task (`Comparison.table`); every
+    other one begins with the name of its experiment. Rates are tuned into <...>_grid.csv.
+
+    Raises:
+        ValueError: no experiment writes it.
+    """
+    part: Literal["tune", "compare"] = "tune" if table.endswith("_grid") and table not in _COMPARED_GRIDS else "compare"
+    drawn = [entry.experiment for entry in catalogue.FIGURES.values() if table in entry.tables and not entry.any_table]
+    if drawn:
+        return drawn[0], part
+    if table.startswith("stage_") and part == "tune":
+        return "stage_networks", part
+    if table.startswith("llm_"):
+        stem = table.removesuffix("_grid")
+        found = [
+            name
+            for name, target in catalogue.EXPERIMENTS.items()
+            if target.startswith("llm.compare") and catalogue.load(target).table == stem
+        ]
+    else:
+        found = sorted((name for name in catalogue.EXPERIMENTS if table == name or table.startswith(f"{name}_")), key=len)
+    if not found:
+        raise ValueError(f"no experiment writes {table}.csv; allowed: a table of results/ (`hiso-bench results --dry-run`)")
+    return found[-1], part
 
 
 def differences(recorded: dict[str, Any], present: dict[str, Any], prefix: str = "") -> list[str]:

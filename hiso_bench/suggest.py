@@ -23,25 +23,21 @@ import torch
 from torch import Tensor
 
 from hiso_bench import catalogue, estimates, keys
-from hiso_bench.curvature import Curvature, differentiable, flatten
+from hiso_bench.curvature import flatten
 from hiso_bench.federation import FederationOptions, NonFiniteScalarError
+from hiso_bench.local_spectrum import NEGATIVE, curvature_of, spectrum_of, trace_of
 from hiso_bench.losses import Batch, check_deterministic
 from hiso_bench.methods.base import Method, require
 from hiso_bench.methods.hiso import HiSo
-from hiso_bench.points import Point
 from hiso_bench.problems import Problem
 from hiso_bench.state import State
-from hiso_bench.stats import Interval, exact, mean_interval
-from hiso_bench.theory.stability import max_stable_step, stable_step_from_sums
+from hiso_bench.stats import Interval
 
 FRACTION = 0.5
 """Of eta*, what is suggested."""
 CHECKED = (0.25, FRACTION, 1.0, 4.0)
 """Of eta*, what is run."""
-_EXACT = 256
 _CLIENTS = 8
-_PRODUCTS, _STEPS, _STARTS = 60, 20, 6
-_NEGATIVE = 0.005
 _BLOWN = 100.0
 
 
@@ -115,7 +111,7 @@ class Suggestion:
             *([("zeta of the H it learned", _told(self.learned))] if self.learned else []),
             *(
                 [("negative curvature", f"{self.negative:.1%} of |trace|, counted as positive")]
-                if self.negative > _NEGATIVE
+                if self.negative > NEGATIVE
                 else []
             ),
             ("largest stable step, eta*", _told(self.limit)),
@@ -193,14 +189,14 @@ def suggest_lr(
     x = problem.initial()
     batches = [problem.batch(np.array(client), 0, 0) for client in range(min(problem.clients, _CLIENTS))]
     check_deterministic(problem.loss, x, batches[0])
-    local = _curvature(problem, x, batches)
+    local = curvature_of(problem, x, batches)
     start = built.init(x, problem.layout)
     P = built.perturbations * (setting.sampled if setting.independent else 1)
     bare, draw = torch.ones(local.dimension, dtype=torch.float64), keys.rng(keys.derive(key, "suggest"))
     say(f"estimating curvature in {local.dimension} dimensions from Hessian-vector products")
     h = _h(start, bare)
-    spectrum = _spectrum(local, h, draw)
-    plain = spectrum if bool((h == 1).all()) else _spectrum(local, bare, draw)
+    spectrum = spectrum_of(local, h, draw)
+    plain = spectrum if bool((h == 1).all()) else spectrum_of(local, bare, draw)
     limit = spectrum.limit(P, setting.law, float(built.momentum), local.dimension)
     kappa = Interval(plain.trace.value / plain.top.value, plain.trace.low / plain.top.high, plain.trace.high / plain.top.low)
     lr = FRACTION * limit.low
@@ -213,79 +209,11 @@ def suggest_lr(
         ended = state if fraction == FRACTION else ended
     learned = None
     if ended is not None and not torch.equal(now := _h(ended, bare), h) and bool(torch.isfinite(now).all()):
-        learned = _trace(estimates.whitened(local.product, now), local.dimension, draw)
+        learned = trace_of(estimates.whitened(local.product, now), local.dimension, draw)
     return Suggestion(
         lr, limit, spectrum.trace, spectrum.top, kappa, spectrum.trace, learned, spectrum.negative, local.dimension, name, P,
         rounds, tuple(trials),
     )  # fmt: skip
-
-
-class _Spectrum(NamedTuple):
-    """What is known of the eigenvalues of Xi."""
-
-    trace: Interval
-    top: Interval
-    negative: float
-    eigenvalues: np.ndarray | None
-    squares: float
-
-    def limit(self, P: int, law: str, momentum: float, d: int) -> Interval:
-        """eta*; the interval holds what estimated sums leave open."""
-        if self.eigenvalues is not None:
-            return exact(max_stable_step(np.abs(self.eigenvalues), 1.0, P, law, momentum))
-
-        def bounds(T: float, L: float, squares: float) -> tuple[float, float]:
-            T = max(T, L)
-            return stable_step_from_sums(T, L, min(max(squares, L**2), T * L), d, P, law, momentum)
-
-        (T, low_T, high_T), (L, low_L, high_L) = self.trace, self.top
-        value = bounds(T, L, self.squares)[0]
-        low = min(value, bounds(high_T, high_L, high_T * high_L)[0])
-        # The upper bound falls with sum lambda^2, which is no less than L^2.
-        return Interval(value, low, max(value, bounds(low_T, low_L, low_L**2)[1]))
-
-
-def _spectrum(local: Curvature, h: Tensor, draw: np.random.Generator) -> _Spectrum:
-    d, product = local.dimension, estimates.whitened(local.product, h)
-    if d <= _EXACT:
-        root = h.rsqrt()
-        values = torch.linalg.eigvalsh(root[:, None] * local.hessian.double() * root).numpy()
-        size, top = float(np.abs(values).sum()), float(values.max())
-        _require_positive(top)
-        negative = float(-values[values < 0].sum())
-        return _Spectrum(exact(size), exact(max(top, -float(values.min()))), negative / size, values, 0.0)
-    ritz = [estimates.lanczos(product, d, _STEPS, draw) for _ in range(_STARTS)]
-    sums = lambda f: [d * float((run.weights * f(run.values)).sum()) for run in ritz]  # noqa: E731
-    best = max(ritz, key=lambda run: float(run.values[-1]))
-    top = Interval(float(best.values[-1]), float(best.values[-1]), float(best.values[-1] + best.residuals[-1]))
-    _require_positive(top.value)
-    trace, size = _trace(product, d, draw), mean_interval(sums(torch.abs))
-    negative = float(np.mean(sums(lambda v: v.clamp(max=0).abs()))) / size.value
-    if negative > _NEGATIVE:  # the trace is not the sum of absolute values, which has Lanczos' quadrature alone
-        trace = Interval(size.value, max(size.low, trace.low), size.high)
-    trace = Interval(*(max(value, top.value) for value in trace))
-    return _Spectrum(trace, top, negative, None, float(np.mean(sums(torch.square))))
-
-
-def _trace(product: estimates.Product, d: int, draw: np.random.Generator) -> Interval:
-    if d <= _EXACT:
-        return exact(sum(float(product(e)[i]) for i, e in enumerate(torch.eye(d, dtype=torch.float64))))
-    return estimates.hutch_pp(product, d, _PRODUCTS, draw)
-
-
-def _require_positive(top: float) -> None:
-    if not top > 0:
-        raise ValueError(f"the loss has no positive curvature at the initial point (its largest eigenvalue is {top:.3g})")
-
-
-def _curvature(problem: Problem, x: Point, batches: list[Batch]) -> Curvature:
-    parts = [differentiable(problem.loss, batch) for batch in batches]
-    try:
-        local = Curvature(lambda at: torch.stack([part(at) for part in parts]).mean(), x)
-        local.product(torch.ones(local.dimension, dtype=torch.float64))
-    except RuntimeError as error:
-        raise ValueError(f"the loss cannot be differentiated twice by torch ({error}); suggest_lr needs its curvature") from error
-    return local
 
 
 def _h(state: State, bare: Tensor) -> Tensor:

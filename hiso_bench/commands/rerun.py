@@ -44,7 +44,7 @@ class Rerun:
         """Find, compare the configuration, say how long, run, compare the numbers."""
         recorded = self._recorded()
         about = records.sidecar(recorded)
-        name, part = catalogue.writer(recorded.stem)
+        name, part = reruns.writer(recorded.stem)
         experiment = catalogue.load(catalogue.EXPERIMENTS[name])
         to = self.to.absolute()
         if to == recorded.absolute().parent:

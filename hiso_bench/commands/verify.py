@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from hiso_bench import catalogue, claims, method_checks, methods, records, verdicts
 from hiso_bench.commands import TOLD
+from hiso_bench.method_protocol import FAILS, Check
 from hiso_bench.names import unknown
 
 PROFILE = "quick"
@@ -98,7 +99,7 @@ class Verify:
         else:
             for name, rows in found.items():
                 print(f"{name}\n{method_table(rows)}")
-        return int(any(row.verdict == method_checks.FAILS for rows in found.values() for row in rows))
+        return int(any(row.verdict == FAILS for rows in found.values() for row in rows))
 
     def _decided(self, wanted: list[claims.Claim]) -> Iterator[dict[str, Any]]:
         made = {
@@ -120,11 +121,11 @@ def _recorded_seconds(wanted: Sequence[claims.Claim]) -> float:
     return sum(recorded.get(claim.id, 0.0) for claim in wanted)
 
 
-def method_table(rows: Sequence[method_checks.Check]) -> str:
+def method_table(rows: Sequence[Check]) -> str:
     """The rows in four columns of 80 characters in all; what is longer goes on below itself."""
     widths = (30, 15, 18, 14)
     lines = []
-    for row in [method_checks.Check("check", "predicted", "measured", "verdict"), *rows]:
+    for row in [Check("check", "predicted", "measured", "verdict"), *rows]:
         cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
         for parts in itertools.zip_longest(*cells, fillvalue=""):
             lines.append(" ".join(f"{part:{width}}" for part, width in zip(parts, widths, strict=True)).rstrip())

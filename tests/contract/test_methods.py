@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from hiso_bench import method_checks, methods
+from hiso_bench import method_protocol, methods
 from hiso_bench.directions import DirectionKey, Warped
 from hiso_bench.federation import FederationOptions
 from hiso_bench.messages import Update
-from hiso_bench.method_checks import Subject
+from hiso_bench.method_protocol import Subject
 from hiso_bench.methods import Method
 from hiso_bench.replay import replay
 from hiso_bench.training import Run, Schedule, header
@@ -146,14 +146,14 @@ def build_again(f):
 
 
 def holds(rows):
-    return [row for row in rows if row.verdict != method_checks.HOLDS] == []
+    return [row for row in rows if row.verdict != method_protocol.HOLDS] == []
 
 
 def subject(name, problem):
     return Subject(name, lambda **options: build(name, problem, **options))
 
 
-@pytest.mark.parametrize("check", [method_checks.hidden_state, method_checks.measuring, method_checks.from_messages])
+@pytest.mark.parametrize("check", [method_protocol.hidden_state, method_protocol.measuring, method_protocol.from_messages])
 @pytest.mark.parametrize("kind", PROBLEMS)
 def test_the_protocol_s_checks_hold_on_every_problem(name, kind, check):
     problem = PROBLEMS[kind]()
@@ -167,7 +167,7 @@ def test_a_method_is_frozen(f):
 
 def test_the_flag_says_whether_averaging_scalars_averages_end_points(name):
     problem = quadratic()
-    assert holds(method_checks.linearity(subject(name, problem), problem))
+    assert holds(method_protocol.linearity(subject(name, problem), problem))
 
 
 def test_a_header_is_json_and_a_ledger_is_resumed_by_it(name, tmp_path):

@@ -12,14 +12,14 @@ from hiso_bench.experiments import Plan
 
 def test_every_recorded_table_has_a_writer():
     for path in catalogue.RESULTS.glob("*.csv"):
-        name, part = catalogue.writer(path.stem)
+        name, part = reruns.writer(path.stem)
         assert name in catalogue.EXPERIMENTS
         assert part == "compare" or path.stem.endswith("_grid")
-    assert catalogue.writer("fig5_mnist_h_summary") == ("fig5_mnist", "compare")
-    assert catalogue.writer("second_order_digits_grid") == ("second_order_digits", "compare")
-    assert catalogue.writer("llm_tiny-opt_toy-sst2_grid") == ("llm_toy_sst2", "tune")
+    assert reruns.writer("fig5_mnist_h_summary") == ("fig5_mnist", "compare")
+    assert reruns.writer("second_order_digits_grid") == ("second_order_digits", "compare")
+    assert reruns.writer("llm_tiny-opt_toy-sst2_grid") == ("llm_toy_sst2", "tune")
     with pytest.raises(ValueError, match="no experiment writes nothing.csv; allowed: a table of results/"):
-        catalogue.writer("nothing")
+        reruns.writer("nothing")
 
 
 def test_configurations_are_compared_by_path():

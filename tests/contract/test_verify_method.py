@@ -6,8 +6,8 @@ import random
 import pytest
 import torch
 
-from hiso_bench import cli, method_checks, methods
-from hiso_bench.method_checks import FAILS, HOLDS, NOT_APPLICABLE, Subject
+from hiso_bench import cli, method_checks, method_protocol, method_theory, methods
+from hiso_bench.method_protocol import FAILS, HOLDS, NOT_APPLICABLE, Subject
 from hiso_bench.methods import DeComFL, HiSo, Method
 
 GOOD = '''
@@ -121,16 +121,16 @@ class LetsAllThrough(Method):
 
 
 FAULTS = {
-    Counts: (method_checks.from_messages, "replay from messages alone"),
-    Global: (method_checks.resumed, "a stopped run goes on exactly"),
-    Remembers: (method_checks.hidden_state, "nothing is kept in the method"),
-    SumsOverP: (method_checks.one_round, "mean of a step is C grad f"),
-    HalfTheNoise: (method_checks.one_round, "second moment of a step"),
-    SaysLinear: (method_checks.linearity, "linear in the scalars"),
-    Ascends: (method_checks.comparison, "descends"),
-    NegativeH: (method_checks.finite, "H positive after 50 rounds"),
-    Couples: (method_checks.replicates, "replicates are independent"),
-    LetsAllThrough: (method_checks.bad_options, "bad options are refused"),
+    Counts: (method_protocol.from_messages, "replay from messages alone"),
+    Global: (method_protocol.resumed, "a stopped run goes on exactly"),
+    Remembers: (method_protocol.hidden_state, "nothing is kept in the method"),
+    SumsOverP: (method_theory.one_round, "mean of a step is C grad f"),
+    HalfTheNoise: (method_theory.one_round, "second moment of a step"),
+    SaysLinear: (method_protocol.linearity, "linear in the scalars"),
+    Ascends: (method_theory.comparison, "descends"),
+    NegativeH: (method_protocol.finite, "H positive after 50 rounds"),
+    Couples: (method_protocol.replicates, "replicates are independent"),
+    LetsAllThrough: (method_protocol.bad_options, "bad options are refused"),
 }
 
 
