@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hiso_bench import keys
-from hiso_bench.losses import Batch, ModuleLoss, layout_of
+from hiso_bench.losses import Batch, ModuleLoss, cross_entropy, layout_of
 from hiso_bench.points import Point
 from vision import models
-from vision.problems import ImageLoss, cross_entropy
+from vision.problems import ImageLoss
 
 P = 5
 

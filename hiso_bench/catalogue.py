@@ -17,6 +17,7 @@ import hiso_bench
 from hiso_bench import methods, records
 from hiso_bench.claims import Check, Claim, load_checks, read_claims
 from hiso_bench.methods.base import Method
+from hiso_bench.names import unknown
 from hiso_bench.problems import Base, Problem
 
 ROOT = Path(hiso_bench.__file__).resolve().parent.parent
@@ -189,7 +190,7 @@ def problem_class(name: str) -> Callable[..., Problem]:
         ValueError: unknown problem.
     """
     if name not in PROBLEMS:
-        raise ValueError(f"problem {name!r} is unknown; allowed: {', '.join(PROBLEMS)}")
+        raise ValueError(unknown("problem", name, PROBLEMS))
     return load(PROBLEMS[name].target)
 
 

@@ -53,7 +53,7 @@ def differentiable(loss: Loss, batch: Batch) -> Callable[[Point], Tensor]:
     Floating-point parts of a module's batch follow the dtype of the point.
     """
     if not isinstance(loss, ModuleLoss):
-        return lambda x: loss(x, batch)
+        return lambda x: loss.differentiable(x, batch)
 
     def value(x: Point) -> Tensor:
         cast = tuple(part.to(x[0].dtype) if part.is_floating_point() else part for part in batch)

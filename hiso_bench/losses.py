@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn import functional as F
 
 from hiso_bench.points import Layout, Point
 
@@ -151,6 +152,45 @@ class ModuleLoss(Loss):
     def _examples(self, x: Point, batch: Batch) -> Tensor:
         # float64 before the mean: the sum over examples then adds no rounding of its own to the difference quotient.
         return self.per_example(lambda *args, **kwargs: self.outputs(x, *args, **kwargs), batch).double()
+
+
+class FunctionLoss(Loss):
+    """A function of a torch point as a loss, for points without replicate axes.
+
+    Args:
+        function: point -> scalar tensor, or (point, batch) -> scalar tensor where batches are given; deterministic. The point is
+            the tuple of leaves, or the one tensor if `single`.
+        single: the function takes the one leaf of a point of one leaf.
+
+    Raises:
+        ValueError: when called, if the function gives no scalar tensor.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], single: bool = False) -> None:
+        self.function, self.single = function, single
+
+    def __call__(self, x: Point, batch: Batch = None) -> Tensor:
+        """The value, float64, without a graph."""
+        with torch.no_grad():
+            return self.differentiable(x, batch)
+
+    def differentiable(self, x: Point, batch: Batch = None) -> Tensor:
+        """The value, float64, with the graph that the function makes."""
+        at = x[0] if self.single else x
+        value = self.function(at) if batch is None else self.function(at, batch)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ValueError(f"the loss gave {_told(value)}; allowed: a tensor of one number")
+        return value.reshape(()).double()
+
+
+def _told(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def cross_entropy(net: Callable[..., Any], batch: Batch) -> Tensor:
+    """Per-example cross-entropy (examples,) of (inputs, labels): a `per_example` of `ModuleLoss`."""
+    inputs, labels = batch
+    return F.cross_entropy(net(inputs), labels, reduction="none")
 
 
 def layout_of(loss: ModuleLoss, replicate_shape: tuple[int, ...] = ()) -> Layout:

@@ -8,21 +8,20 @@ from typing import Any
 
 
 def table(findings: list[dict[str, Any]]) -> str:
-    """One line a claim, then what needs a reader: pins that differ, and why."""
-    lines = [f"{'claim':22} {'verdict':12} {'predicted':>10} {'measured':>10}  {'interval':24} {'control':8} {'s':>5}"]
+    """One line of 80 characters a claim, then what needs a reader: why there is no verdict, broken controls included."""
+    lines = [f"{'claim':23} {'verdict':11} {'predicted':>9} {'measured':>9} interval"]
     for f in findings:
-        interval = f"[{_number(f['low'])}, {_number(f['high'])}]"
-        control = "-" if f["control"] is None else "works" if all(c["worked"] for c in f["controls"]) else "BROKEN"
+        low, high = (_number(f[end], 3) for end in ("low", "high"))
+        interval = "-" if f["low"] is None else "exact" if f["low"] == f["high"] else f"[{low}, {high}]"
         mark = "" if f["agrees"] else f"  pinned {f['pinned']}"
-        lines.append(
-            f"{f['id']:22} {f['verdict']:12} {_number(f['prediction']):>10} {_number(f['measured']):>10}  {interval:24} "
-            f"{control:8} {f['seconds']:5.1f}{mark}"
-        )
+        numbers = f"{_number(f['prediction'], 3):>9} {_number(f['measured'], 3):>9}"
+        lines.append(f"{f['id']:23} {f['verdict']:11} {numbers} {interval}{mark}")
     counts = {v: sum(f["verdict"] == v for f in findings) for v in dict.fromkeys(f["verdict"] for f in findings)}
     differ = [f for f in findings if not f["agrees"]]
     told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    lines.append(f"{len(findings)} claims: {told}; {len(differ)} differ from their pin")
-    width = shutil.get_terminal_size((120, 24)).columns
+    width = shutil.get_terminal_size((80, 24)).columns
+    counted = f"{len(findings)} claims: {told}; {len(differ)} differ from their pin"
+    lines += textwrap.wrap(counted, width, subsequent_indent="  ")
     for f in [f for f in findings if f["reason"]]:
         lines += textwrap.wrap(f"{f['id']}: {f['reason']}", width, subsequent_indent="  ")
     return "\n".join(lines)
@@ -70,5 +69,5 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _number(value: float | str | None) -> str:
-    return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+def _number(value: float | str | None, digits: int = 4) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.{digits}g}"

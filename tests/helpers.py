@@ -6,11 +6,10 @@ import math
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from hiso_bench import keys, methods
 from hiso_bench.federation import Federation, FederationOptions
-from hiso_bench.losses import ModuleLoss, layout_of
+from hiso_bench.losses import ModuleLoss, cross_entropy, layout_of
 from synthetic.quadratic import Quadratic
 
 
@@ -49,10 +48,6 @@ class TinyNet:
 
     def describe(self):
         return {"mode": self.loss.mode}
-
-
-def cross_entropy(net, batch):
-    return F.cross_entropy(net(batch[0]), batch[1], reduction="none")
 
 
 PROBLEMS = {"quadratic": quadratic, "module": TinyNet}

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from hiso_bench import keys
-from hiso_bench.losses import Batch, ModuleLoss, layout_of
+from hiso_bench.losses import Batch, ModuleLoss, cross_entropy, layout_of
 from hiso_bench.methods.base import require
 from hiso_bench.partition import dirichlet, iid, sample_batch
 from hiso_bench.points import Point, clone
@@ -113,9 +112,3 @@ class ImageProblem:
     def describe(self) -> dict[str, Any]:
         """The options."""
         return dict(self._options)
-
-
-def cross_entropy(net: Any, batch: Batch) -> Tensor:
-    """Per-example cross-entropy (examples,) of (images, labels)."""
-    images, labels = batch
-    return F.cross_entropy(net(images), labels, reduction="none")

@@ -12,6 +12,8 @@ from typing import Annotated
 import tyro
 
 from hiso_bench import catalogue, records
+from hiso_bench.commands import TOLD
+from hiso_bench.names import unknown
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Figures:
         redraw: draw again what is up to date.
     """
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, TOLD] = ()
     out: Path = Path("figures/out")
     jobs: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
     redraw: bool = False
@@ -34,7 +36,7 @@ class Figures:
         """Draw; a recorded result that is not there is a line, not an error, unless its figure was asked for by name."""
         for name in self.names:
             if name not in catalogue.FIGURES:
-                raise ValueError(f"figure {name!r} is unknown; allowed: {', '.join(catalogue.FIGURES)}")
+                raise ValueError(unknown("figure", name, catalogue.FIGURES))
         for name in self.names or catalogue.FIGURES:
             self._one(name, asked=bool(self.names))
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,8 +12,8 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from hiso_bench import audit, catalogue, methods, training
-from hiso_bench.federation import FederationOptions
+from hiso_bench import api, catalogue, methods, training
+from hiso_bench.commands import TOLD
 from hiso_bench.ledger import Ledger, LedgerError
 from hiso_bench.problems import Saves
 
@@ -34,8 +35,8 @@ class LedgerCommand:
 
     action: Annotated[Literal["show", "audit", "replay"], tyro.conf.Positional]
     file: Annotated[Path, tyro.conf.Positional]
-    to: Path = Path()
-    model: str = ""
+    to: Annotated[Path, TOLD] = Path()
+    model: Annotated[str, TOLD] = ""
     json: bool = False
 
     def run(self) -> int:
@@ -51,7 +52,8 @@ class LedgerCommand:
             print(json.dumps(result))
         else:
             for name, value in result.items():
-                print(f"{name:15} {value}")
+                told = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+                print(textwrap.fill(told, 80, initial_indent=f"{name:15} ", subsequent_indent=" " * 16, break_long_words=False))
         return 0
 
 
@@ -94,10 +96,8 @@ def _replay(ledger: Ledger, model: str, to: Path) -> dict[str, Any]:
     at = catalogue.base(run["problem"]["name"], described, model)
     if to != Path() and not isinstance(at, Saves):
         raise ValueError(f"problem {at.name} has no checkpoint to save; audit its ledger instead")
-    options = {k: float("inf") if v == "inf" else v for k, v in run["method"].items() if k not in ("name", "h")}
-    method = catalogue.method(run["method"]["name"], options, at)
     print(f"replaying {len(ledger.rounds)} rounds", file=sys.stderr)
-    state = audit.audit(ledger, at, method, FederationOptions(**run["federation"]))
+    state = api.rebuild(ledger, at)
     result = {
         "rounds": state.round,
         "fingerprints": len(ledger.fingerprints),

@@ -12,7 +12,9 @@ from typing import Annotated, get_args
 import tyro
 
 from hiso_bench import catalogue
+from hiso_bench.commands import TOLD
 from hiso_bench.experiments import Experiment, Profile
+from hiso_bench.names import unknown
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Results:
         dry_run: print runs and hours, and stop.
     """
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, TOLD] = ()
     profile: Profile = "quick"
     tune: bool = True
     jobs: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
@@ -54,7 +56,7 @@ class Results:
     def _chosen(self) -> list[Experiment]:
         for name in self.names:
             if name not in catalogue.EXPERIMENTS:
-                raise ValueError(f"experiment {name!r} is unknown; allowed: {', '.join(catalogue.EXPERIMENTS)}")
+                raise ValueError(unknown("experiment", name, catalogue.EXPERIMENTS))
         found = [catalogue.load(catalogue.EXPERIMENTS[name]) for name in self.names or catalogue.EXPERIMENTS]
         order = get_args(Profile)
         wanted = [e for e in found if order.index(e.profile) <= order.index(self.profile)]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from hiso_bench import catalogue, training
+from hiso_bench.commands import TOLD
 from hiso_bench.ledger import Ledger, LedgerError
 
 COLUMNS = ("run", "lr", "rounds", "metric", "value", "best", "KiB")
@@ -29,9 +30,9 @@ class Runs:
         json: print one JSON array instead of a table; it names problem and method too.
     """
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    plot: Path = Path()
-    metric: str = ""
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, TOLD] = ()
+    plot: Annotated[Path, TOLD] = Path()
+    metric: Annotated[str, TOLD] = ""
     json: bool = False
 
     def run(self) -> int:

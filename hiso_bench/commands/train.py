@@ -17,10 +17,21 @@ import tyro
 from docstring_parser import parse
 
 from hiso_bench import catalogue, methods, records, training
+from hiso_bench.commands import TOLD
 from hiso_bench.federation import FederationOptions
+from hiso_bench.problems import Problem
 from hiso_bench.training import Progress, Run, Schedule
 
 _NOT_OPTIONS = {"h", "replicates", "dataset", "on_divergence", "evaluate_on", "control_key"}
+
+
+class Parts(typing.NamedTuple):
+    """What a run is made of."""
+
+    problem: Problem
+    method: Any
+    federation: FederationOptions
+    schedule: Schedule
 
 
 @dataclasses.dataclass
@@ -43,12 +54,13 @@ class Train:
 
     problem: str
     method: str = "hiso"
-    out: Path = Path()
+    out: Annotated[Path, TOLD] = Path()
     json: bool = False
     quiet: bool = False
     threads: int = torch.get_num_threads()
 
     given: typing.ClassVar[frozenset[str]] = frozenset()
+    without: typing.ClassVar[frozenset[str]] = frozenset()
 
     def run(self) -> int:
         """Train, print where the ledger is, and the JSON object if asked for."""
@@ -75,29 +87,41 @@ class Train:
         return 0
 
     def build(self) -> Run:
-        """The run that the options describe; what can be refused without the problem is refused before it is built."""
+        """The run that the options describe."""
+        of = self.parts()
+        folder = self.out
+        if folder == Path():
+            said = training.header(of.problem, self.method, of.method, of.federation, of.schedule)["run"]
+            folder = Path("runs") / f"{self.problem}-{self.method}-{records.config_hash(said)}"
+        return Run(of.problem, self.method, of.method, of.federation, of.schedule, folder)
+
+    def parts(self, lr: float | None = None) -> Parts:
+        """What the options describe; what can be refused without the problem is refused before it is built.
+
+        Args:
+            lr: taken where none is given; else the winner of the recorded grid is.
+        """
         kinds = {name: catalogue.problem_class(name) for name in (self.problem, *catalogue.PROBLEMS)}
         described = self._pick(*(_parameters(kind) for kind in kinds.values()))
-        chosen = self._method_options(_defaults(kinds[self.problem]) | described)
+        chosen = self._method_options(_defaults(kinds[self.problem]) | described, lr)
         schedule, picked = Schedule(**self._pick(_fields(Schedule))), self._pick(_fields(FederationOptions))
         FederationOptions(**picked)
         at = catalogue.problem(self.problem, described)
         method = catalogue.method(self.method, chosen, at)
         sampled = min(catalogue.PROBLEMS[self.problem].federation["sampled"], at.clients)
         federation = FederationOptions(**{"sampled": sampled} | dict(method.federation_options) | picked)
-        folder = self.out
-        if folder == Path():
-            said = training.header(at, self.method, method, federation, schedule)["run"]
-            folder = Path("runs") / f"{self.problem}-{self.method}-{records.config_hash(said)}"
-        return Run(at, self.method, method, federation, schedule, folder)
+        return Parts(at, method, federation, schedule)
 
-    def _method_options(self, described: dict[str, Any]) -> dict[str, Any]:
+    def _method_options(self, described: dict[str, Any], lr: float | None) -> dict[str, Any]:
         needs_h = "h" in methods.options(self.method)
         chosen = self._pick(*map(_fields, methods.kinds()))
         if "lr" not in chosen | methods.options(self.method):
-            chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen, described)
+            if lr is None:
+                chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen, described)
+                self._say(told)
+            else:
+                chosen["lr"] = lr
             chosen = catalogue.oracle_eps(self.method) | chosen
-            self._say(told)
         if not needs_h:
             methods.build(self.method, chosen)
         return chosen
@@ -112,9 +136,10 @@ class Train:
         metrics: dict[str, float] = dict(zip(at_end["metric"], at_end["value"], strict=True))
         last = at_end.iloc[-1]
         name = live.problem.metric
+        watched = "" if name == "loss" else f", {name} {metrics[name]:.5g}"
         self._say(
-            f"{last['round']} rounds: loss {metrics['loss']:.5g}, {name} {metrics[name]:.5g}, "
-            f"{last['bytes_up']} bytes up, {last['bytes_down']} down; ledger {live.ledger.path}"
+            f"{last['round']} rounds: loss {metrics['loss']:.5g}{watched}, {last['bytes_up']} bytes up, "
+            f"{last['bytes_down']} down\nledger {live.ledger.path}"
         )
         if self.json:
             result = {
@@ -147,21 +172,24 @@ def _defaults(kind: Callable[..., Any]) -> dict[str, Any]:
     return {name: p.default for name, p in _parameters(kind).items() if p.default is not p.empty}
 
 
-def options() -> type[Train]:
-    """`Train` with a field for every option of methods, problems, federation and schedule, described by their docstrings."""
+def options(base: type[Train] = Train) -> type[Train]:
+    """`Train`, or a command like it, with a field for every option of methods, problems, federation and schedule.
+
+    Their docstrings describe them.
+    """
     fields: dict[str, tuple[str, Any, Any]] = {}
     problems = [catalogue.problem_class(name) for name in catalogue.PROBLEMS]
     defaults = [_defaults(kind) for kind in problems]
     own = {name for name in set().union(*defaults) if len({d[name] for d in defaults if name in d}) > 1}
 
     def add(owner: Any, name: str, kind: Any, default: Any) -> None:
-        if name in fields or name in _NOT_OPTIONS:
+        if name in fields or name in _NOT_OPTIONS or name in base.without:
             return
         described = {p.arg_name: p.description for p in parse(owner.__doc__ or "").params}
         text = " ".join((described.get(name) or "").split())
         if kind in (float | torch.Tensor, "Value") or default is dataclasses.MISSING:
             kind = float
-        hint = None
+        hint = "" if default in ("", ()) else None
         if name == "lr":
             default, hint = 0.0, "(default: the winner of the recorded grid)"
         elif name in own or name in ("sampled", "spectrum_family"):
@@ -186,7 +214,8 @@ def options() -> type[Train]:
         hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
         for parameter in _parameters(kind).values():
             add(kind, parameter.name, hints[parameter.name], parameter.default)
-    made = dataclasses.make_dataclass("Train", list(fields.values()), bases=(Train,), namespace={"__doc__": Train.__doc__})
+    described = {"__doc__": base.__doc__}
+    made = dataclasses.make_dataclass(base.__name__, list(fields.values()), bases=(base,), namespace=described)
     made.__annotations__["problem"] = Literal[tuple(catalogue.PROBLEMS)]  # type: ignore[valid-type]
     return made
 

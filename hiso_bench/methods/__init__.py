@@ -17,6 +17,7 @@ from hiso_bench.methods.curvature_block import CurvatureBlock
 from hiso_bench.methods.decomfl import DeComFL
 from hiso_bench.methods.hiso import HiSo, OracleH
 from hiso_bench.methods.safe_step import SafeStep
+from hiso_bench.names import unknown
 
 if TYPE_CHECKING:  # it registers its methods here
     from hiso_bench.first_order.base import FirstOrder
@@ -90,7 +91,7 @@ def kinds() -> list[type[Method] | type[FirstOrder]]:
 def _preset(name: str) -> tuple[type[Method] | type[FirstOrder], dict[str, Any]]:
     found = PRESETS.get(name) or VECTOR_PRESETS.get(name)
     if found is None:
-        raise ValueError(f"method {name!r} is unknown; allowed: {', '.join((*PRESETS, *VECTOR_PRESETS))}")
+        raise ValueError(unknown("method", name, (*PRESETS, *VECTOR_PRESETS)))
     return found
 
 

@@ -56,7 +56,7 @@ def max_stable_step(s: ArrayLike, h: ArrayLike, P: int, law: str = "gaussian", m
     """
     lam = _spectrum(s, h)
     A, k2 = _constants(len(lam), P, law, momentum)
-    low, high = _tight(lam, A, k2 / P)
+    low, high = _tight(_sums(lam), A, k2 / P)
     # F(low) <= 1 <= F(high) by the proof of the bounds; rounding may make the ends meet (flat spectrum).
     while low < (middle := (low + high) / 2) < high:
         if _growth(lam, middle, A, k2 / P) < 1:
@@ -94,7 +94,7 @@ def stable_step_bounds(s: ArrayLike, h: ArrayLike, P: int, law: str = "gaussian"
     lam = _spectrum(s, h)
     A, k2 = _constants(len(lam), P, law, momentum)
     low = 2 / (k2 / P * np.sum(lam) + max(A, 0.0) * np.max(lam))
-    return float((1 - momentum) * low), float((1 - momentum) * max(low, _highest(lam, A, k2 / P)))
+    return float((1 - momentum) * low), float((1 - momentum) * max(low, _highest(_sums(lam), A, k2 / P)))
 
 
 def tight_stable_step_bounds(
@@ -112,7 +112,34 @@ def tight_stable_step_bounds(
     """
     lam = _spectrum(s, h)
     A, k2 = _constants(len(lam), P, law, momentum)
-    low, high = _tight(lam, A, k2 / P)
+    low, high = _tight(_sums(lam), A, k2 / P)
+    return (1 - momentum) * low, (1 - momentum) * high
+
+
+def stable_step_from_sums(
+    trace: float, top: float, squares: float, d: int, P: int, law: str = "gaussian", momentum: float = 0.0
+) -> tuple[float, float]:
+    """The bounds of `tight_stable_step_bounds` from three numbers, for spectra that are only estimated.
+
+    Args:
+        trace: T = sum lambda > 0, of H^{-1/2} S H^{-1/2}.
+        top: L = max lambda > 0.
+        squares: sum lambda^2; between L^2 and T L.
+        d: dimension (the sphere's constants depend on it).
+        P: directions averaged in the step.
+        law: law of w.
+        momentum: b.
+
+    Returns:
+        (low, high); both fall with T and with L, so the bounds of an interval of T and L are those at its ends.
+
+    Raises:
+        ValueError: numbers that no spectrum >= 0 has, and as `max_stable_step`.
+    """
+    if not (0 < top <= trace < np.inf and top**2 * (1 - 1e-9) <= squares <= trace * top * (1 + 1e-9)):
+        raise ValueError(f"no spectrum >= 0 has trace {trace}, largest eigenvalue {top} and sum of squares {squares}")
+    A, k2 = _constants(d, P, law, momentum)
+    low, high = _tight((trace, top, min(squares, trace * top)), A, k2 / P)
     return (1 - momentum) * low, (1 - momentum) * high
 
 
@@ -147,19 +174,22 @@ def _growth(lam: NDArray, eta: float, A: float, noise: float) -> float:
     return float(noise * np.sum(eta * lam / denominator))
 
 
-def _highest(lam: NDArray, A: float, noise: float) -> float:
+def _sums(lam: NDArray) -> tuple[float, float, float]:
+    return float(np.sum(lam)), float(np.max(lam)), float(np.sum(lam**2))
+
+
+def _highest(sums: tuple[float, float, float], A: float, noise: float) -> float:
     # Neither denominator can vanish: E dx^2 >= (E dx)^2 makes A_b + noise >= 1 - 2b/(1+b) > 0, and R <= T.
-    T, L = np.sum(lam), np.max(lam)
-    R = np.sum(lam**2) / T
-    return float(min(2 / (noise * T + A * R), 2 / (L * (A + noise))))
+    T, L, squares = sums
+    return min(2 / (noise * T + A * squares / T), 2 / (L * (A + noise)))
 
 
-def _tight(lam: NDArray, A: float, noise: float) -> tuple[float, float]:
-    T, L = np.sum(lam), np.max(lam)
-    r = np.sum(lam**2) / (T * L)
+def _tight(sums: tuple[float, float, float], A: float, noise: float) -> tuple[float, float]:
+    T, L, squares = sums
+    r = squares / (T * L)
     tau, alpha = noise * T, A * L
-    low = 4 / (tau + alpha + np.sqrt(max((tau + alpha) ** 2 - 4 * (1 - r) * alpha * tau, 0.0)))
-    return float(low), float(max(low, _highest(lam, A, noise)))
+    low = 4 / (tau + alpha + float(np.sqrt(max((tau + alpha) ** 2 - 4 * (1 - r) * alpha * tau, 0.0))))
+    return low, max(low, _highest(sums, A, noise))
 
 
 def _constants(d: int, P: int, law: str, momentum: float = 0.0) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from hiso_bench import catalogue
+from hiso_bench import catalogue, verdicts
 from hiso_bench.claims import CannotRunError, Claim, Control, Evidence, Finding, decide, read_claims
 from hiso_bench.cli import main
 from hiso_bench.commands import verify
@@ -115,13 +115,24 @@ def test_verify_fails_if_a_verdict_differs_from_its_pin(two_claims, tmp_path, ca
     assert main(["verify", "a-claim", "--jobs", "1"]) == 0
     assert main(["verify", "--jobs", "1", "--out", str(tmp_path / "c.json")]) == 1
     text = capsys.readouterr().out
+    recorded = json.loads((catalogue.RESULTS / "claims.json").read_text())
+    assert max(map(len, verdicts.table(recorded).splitlines())) <= 80
     assert "pinned holds" in text and "2 claims: 1 holds, 1 fails; 1 differ from their pin" in text
     assert [f["verdict"] for f in json.loads((tmp_path / "c.json").read_text())] == ["holds", "fails"]
 
 
+def test_verify_says_before_it_starts_how_long_it_will_take(two_claims, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verify.catalogue, "RESULTS", tmp_path)
+    (tmp_path / "claims.json").write_text(json.dumps([{"id": "a-claim", "seconds": 100}, {"id": "b-claim", "seconds": 20}]))
+    main(["verify", "--jobs", "1", "--out", str(tmp_path / "c.json")])
+    assert "2 claims: about 2 min in 1 process(es)" in capsys.readouterr().err
+    main(["verify", "b-claim", "--jobs", "1"])
+    assert "about" not in capsys.readouterr().err
+
+
 def test_verify_names_an_unknown_claim(two_claims, capsys):
     assert main(["verify", "c-claim"]) == 2
-    assert "claim 'c-claim' is unknown; allowed: a-claim, b-claim" in capsys.readouterr().err
+    assert "claim 'c-claim' is unknown; did you mean " in capsys.readouterr().err
 
 
 def test_verify_of_some_claims_writes_nothing_unless_asked(two_claims, tmp_path, monkeypatch):

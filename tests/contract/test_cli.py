@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hiso_bench
 from hiso_bench import catalogue, cli
 
 
@@ -113,7 +114,10 @@ ERRORS = {
     "unknown law": ((*QUADRATIC, "--lr", "1", "--law", "cauchy"), ["cauchy", "rademacher"]),
     "no oracle": (("train", "--problem", "digits", "--method", "hiso-oracle", "--lr", "1"), ["hiso-oracle", "digits"]),
     "no such ledger": (("ledger", "show", "nowhere"), ["nowhere", "does not exist"]),
-    "no command": ((), ["train", "figures"]),
+    "unknown command": (("trian",), ["command 'trian' is unknown", "did you mean train? allowed: train, suggest-lr"]),
+    "no problem": (("train",), ["train needs --problem {quadratic,", "(see hiso-bench train --help)"]),
+    "no action": (("ledger",), ["ledger needs {show,audit,replay}"]),
+    "no value": (("train", "--problem"), ["--problem", "(see hiso-bench train --help)"]),
 }
 
 
@@ -173,3 +177,45 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in told
+
+
+def test_the_first_screen_shows_every_command_and_how_to_begin(command):
+    status, out, err = command()
+    assert status == 2 and not out
+    assert command("--help") == (0, err, "") and command("-h")[1] == err
+    for name in cli.COMMANDS:
+        assert f"  {name} " in err
+    begin = next(line for line in err.splitlines() if line.startswith("  hiso-bench "))
+    assert command(*begin.split()[1:], "--quiet", "--dimension", "20", "--rounds", "2")[0] == 0
+    assert len(err.splitlines()) < 24 and max(map(len, err.splitlines())) <= 80
+    assert command("--version")[1].strip() == hiso_bench.__version__
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_fits_eighty_columns_and_shows_no_empty_default(command, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = command(name, "--help")
+    assert status == 0 and max(map(len, out.splitlines())) <= 80
+    assert "usage: hiso-bench" in out and "--no-json" not in out
+    text = " ".join(out.split())
+    assert "(default: '')" not in text and "(default: )" not in text and "(default: .)" not in text
+    assert name != "suggest-lr" or ("--lr FLOAT" not in out and "--out PATH" not in out and "--mu FLOAT" in out)
+
+
+@pytest.mark.parametrize(("name", "told"), [("rerun", "the same command goes on from there"), ("verify", "interrupted\n")])
+def test_an_interrupted_command_says_whether_it_goes_on(command, monkeypatch, name, told):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", stop)
+    status, out, err = command(name)
+    assert status == 130 and not out and told in err
+
+
+def test_what_commands_print_fits_eighty_columns(command):
+    status, _, err = command(*QUADRATIC, "--method", "hiso", "--lr", "0.02", "--rounds", "9", "--out", "run")
+    assert status == 0 and [line.split()[0] for line in err.splitlines()] == ["9", "ledger"] and err.count("loss") == 1
+    for args in (("ledger", "show", "run"), ("ledger", "audit", "run"), ("runs", "run"), ("verify", "--list"), ("doctor",)):
+        status, out, _ = command(*args)
+        assert status == 0 and max(map(len, out.splitlines())) <= 80, args
+    assert "{" not in command("ledger", "show", "run")[1]

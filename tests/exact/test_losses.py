@@ -10,8 +10,17 @@ from torch import nn
 from hiso_bench import keys
 from hiso_bench.differences import measure
 from hiso_bench.directions import DirectionKey, Directions
-from hiso_bench.losses import MODES, Loss, ModuleLoss, NondeterministicLossError, check_deterministic, layout_of
-from tests.helpers import TinyNet, cross_entropy, federation, run
+from hiso_bench.losses import (
+    MODES,
+    FunctionLoss,
+    Loss,
+    ModuleLoss,
+    NondeterministicLossError,
+    check_deterministic,
+    cross_entropy,
+    layout_of,
+)
+from tests.helpers import TinyNet, federation, run
 from vision import models
 
 EPS, MU = torch.finfo(torch.float32).eps, 1e-3
@@ -157,3 +166,14 @@ def test_a_loss_that_is_not_a_function_is_caught():
         check_deterministic(Drifting(), (torch.ones(3, dtype=torch.float64),), None)
     problem = TinyNet()
     check_deterministic(problem.loss, problem.initial(), problem.batch(np.array(0), 0, 0))
+
+
+def test_a_function_is_a_loss_of_the_tuple_or_of_its_one_leaf():
+    x = (torch.arange(3.0), torch.tensor(2.0))
+    loss = FunctionLoss(lambda point, batch=0.0: point[0].sum() * point[1] + batch)
+    assert loss(x, None) == 6 and loss(x, 1.5) == 7.5 and loss(x).dtype == torch.float64
+    assert FunctionLoss(torch.sum, single=True)(x[:1]) == 3
+    leaf = torch.ones(2, requires_grad=True)
+    assert not loss((leaf, x[1])).requires_grad and loss.differentiable((leaf, x[1])).requires_grad
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        FunctionLoss(lambda point: point[0])(x)

@@ -92,3 +92,13 @@ def test_two_runs_of_one_key_are_equal_and_another_key_differs():
     first, again, other = (run(federation(quadratic(), key=key), 3).ledger.rounds for key in (1, 1, 2))
     assert first == again
     assert first[0].update != other[0].update
+
+
+@pytest.mark.parametrize("name", ["decomfl", "hiso", "hiso-scalar"])
+def test_a_replay_with_another_number_of_threads_gives_the_same_bits(name, torch_threads):
+    """On a leaf so large that torch divides its work among threads. The losses of the run are another matter."""
+    problem = quadratic(dimension=200_000, heterogeneity=0.0, noise=0.0)
+    torch_threads(1)
+    f = run(federation(problem, name), 3)
+    torch_threads(2)
+    assert bits(audit(f.ledger, problem, f.method, f.options)) == bits(f.state)

@@ -1,0 +1,88 @@
+"""What can be verified of a method: the protocol's promises, and theory's where it applies."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hiso_bench import methods
+from hiso_bench.method_protocol import FAILS, PROTOCOL, Check, Subject
+from hiso_bench.method_theory import comparison, one_round
+
+CHECKS: tuple[Callable[[Subject], list[Check]], ...] = (*PROTOCOL, one_round, comparison)
+
+
+def verify_method(name: str) -> list[Check]:
+    """What can be verified of a registered method: one `Check` for each promise of the protocol and each prediction of theory.
+
+    Args:
+        name: as it is registered; see `register`.
+
+    Returns:
+        (name, predicted, measured, verdict) of every check; a verdict of "fails" is one too many.
+
+    Raises:
+        ValueError: unknown; it sends vectors; it cannot be built from a learning rate alone.
+
+    Cost: some seconds.
+    """
+    return check(subject(name))
+
+
+def check(of: Subject) -> list[Check]:
+    """Every check; what raises an error fails with the error's text. Cost: some seconds."""
+    return [row for each in CHECKS for row in attempt(each, of)]
+
+
+def attempt(each: Callable[[Subject], list[Check]], of: Subject) -> list[Check]:
+    """The rows of one check; an error that it raises is a row, named after what the check is about."""
+    try:
+        return each(of)
+    except Exception as error:  # whatever a method under test may raise is a finding
+        name = (each.__doc__ or "").split("\n")[0].rstrip(".").lower()
+        return [Check(name, "no error", f"{type(error).__name__}: {' '.join(str(error).split())}", FAILS)]
+
+
+def subject(name: str) -> Subject:
+    """A registered method of scalars, with some H where it needs one from outside.
+
+    Raises:
+        ValueError: unknown; it sends vectors; it cannot be built from a learning rate alone.
+    """
+    if name in methods.VECTOR_PRESETS:
+        raise ValueError(f"method {name} sends vectors; allowed: a method of scalars, {', '.join(methods.PRESETS)}")
+    given: dict[str, Any] = {"lr": 0.05}
+    if "h" in methods.options(name):
+        given["h"] = tuple(torch.tensor(value, dtype=torch.float64) for value in (2.0, 0.5))
+    try:
+        methods.build(name, given)
+    except TypeError as error:
+        raise ValueError(f"method {name} cannot be built from lr alone ({error}); give its other options defaults") from error
+    return Subject(name, lambda **options: methods.build(name, given | options))
+
+
+def load(path: Path) -> list[str]:
+    """Import a file that registers methods; the names that it registered.
+
+    Raises:
+        ValueError: it is not there, or it registers none.
+    """
+    if not path.is_file():
+        raise ValueError(f"method {path} is neither registered nor a file; allowed: {', '.join(methods.PRESETS)}, or a .py file")
+    for name, (kind, _) in methods.PRESETS.items():  # it lies in the folder of methods, and is loaded already
+        if getattr(sys.modules.get(kind.__module__), "__file__", None) == str(path.resolve()):
+            return [other for other, (of, _) in methods.PRESETS.items() if of.__module__ == methods.PRESETS[name][0].__module__]
+    before = {*methods.PRESETS, *methods.VECTOR_PRESETS}
+    spec = importlib.util.spec_from_file_location(f"hiso_bench_file_{path.stem.replace('-', '_')}", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = [name for name in (*methods.PRESETS, *methods.VECTOR_PRESETS) if name not in before]
+    if not found:
+        raise ValueError(f"file {path} registers no method; it must call `hiso_bench.register(name, class)`")
+    return found
