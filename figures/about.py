@@ -141,6 +141,11 @@ ABOUT: dict[str, About] = {
         OURS,
         "The ablation on real images, the CNN of HiSo's Figure 5: every arm's accuracy and loss less DeComFL's, key by key.",
     ),
+    "fair_speed": About(
+        OURS,
+        "How much faster, counted fairly: Table 2's rule against both ways and against a null of equal arms, other federations, the "
+        "spread of every recorded comparison, and loss at equal bytes beside first-order methods that compress.",
+    ),
     "dynamics": About(
         OURS,
         "How H moves: its fixed point, its memory, quiet rounds, and problems that change in the middle of a run.",
