@@ -143,8 +143,8 @@ ABOUT: dict[str, About] = {
     ),
     "fair_speed": About(
         OURS,
-        "How much faster, counted fairly: Table 2's rule against both ways and against a null of equal arms, other federations, the "
-        "spread of every recorded comparison, and loss at equal bytes beside first-order methods that compress.",
+        "How much faster, counted fairly: Table 2's rule against both ways and against a null of equal arms, other federations, "
+        "the spread of every recorded comparison, and loss at equal bytes beside first-order methods that compress.",
     ),
     "dynamics": About(
         OURS,
