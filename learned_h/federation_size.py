@@ -77,4 +77,4 @@ def cases() -> dict[str, Case]:
     return found | {f"{MLP}, {name}": perceptron(**(BASE | change)) for name, change in (kept | SPLITS).items()}
 
 
-FEDERATION_SIZE = Ablation("federation_size", cases, keys=24)
+FEDERATION_SIZE = Ablation("federation_size", cases, keys=48)
