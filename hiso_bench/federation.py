@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hiso_bench.differences import Measurement
 from hiso_bench.directions import DEFAULT_CACHE_BYTES, LAWS, SHARED, DirectionKey, Directions, Law, Warped
-from hiso_bench.ledger import Ledger, LedgerError, Round
+from hiso_bench.ledger import Ledger, Round
 from hiso_bench.losses import Batch
 from hiso_bench.messages import MAX_ROWS, SIGN, WIRE_DTYPES, MessageError, Update, Wire, WireDtype
 from hiso_bench.methods.base import Method, Step, require
@@ -79,21 +79,6 @@ class Report(NamedTuple):
     record: Round
     loss: Tensor
     """Mean over the answering clients of the loss they measured on their batches, replicate-shaped; NaN if nobody answered."""
-
-
-def compare(ledger: Ledger, state: State) -> None:
-    """Hold the state against the fingerprint that the ledger has for its round, if any.
-
-    Raises:
-        LedgerError: they differ.
-    """
-    expected = ledger.fingerprints.get(state.round)
-    if expected is not None and expected != (found := state.fingerprint()):
-        raise LedgerError(
-            f"after round {state.round} the replayed state has fingerprint {found:016x}, ledger holds {expected:016x}: "
-            "another sampler, thread count or torch build; "
-            f"{ledger.path} was made with {ledger.header.get('made_with')}"
-        )
 
 
 class Federation:
@@ -171,7 +156,7 @@ class Federation:
                 self._compare()
 
     def _compare(self) -> None:
-        compare(self.ledger, self.state)
+        self.ledger.compare(self.state)
 
     def _survivors(self, record: Round) -> Tensor:
         """Which replicates a record does not freeze: a NaN does, unless no client stayed to answer for that replicate."""

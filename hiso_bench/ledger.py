@@ -22,7 +22,10 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+if TYPE_CHECKING:
+    from hiso_bench.state import State
 
 MAGIC = b"hiso-ledger/1\n"
 HEADER, ROUND, FINGERPRINT, EVALUATION = 1, 2, 3, 4
@@ -184,6 +187,19 @@ class Ledger:
         self._append(FINGERPRINT, _PRINT.pack(round_, value))
         self.fingerprints[round_] = value
         self.sync()
+
+    def compare(self, state: State) -> None:
+        """Hold a state against the fingerprint that stands here for its round, if any.
+
+        Raises:
+            LedgerError: they differ.
+        """
+        expected = self.fingerprints.get(state.round)
+        if expected is not None and expected != (found := state.fingerprint()):
+            raise LedgerError(
+                f"after round {state.round} the replayed state has fingerprint {found:016x}, ledger holds {expected:016x}: "
+                f"another sampler, thread count or torch build; {self.path} was made with {self.header.get('made_with')}"
+            )
 
     def append_evaluation(self, round_: int, metrics: dict[str, float]) -> None:
         """Append metrics of the state after `round_` rounds, and sync to disk."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hiso_bench import keys
 from hiso_bench.directions import DirectionKey, Directions
-from hiso_bench.federation import FederationOptions, NonFiniteScalarError, Report, compare
+from hiso_bench.federation import FederationOptions, NonFiniteScalarError, Report
 from hiso_bench.first_order.base import FirstOrder
 from hiso_bench.first_order.codecs import Dense
 from hiso_bench.ledger import Ledger, LedgerError, Round
@@ -75,7 +75,7 @@ class VectorFederation:
         """
         if state is not None:
             self.state = state
-        compare(self.ledger, self.state)
+        self.ledger.compare(self.state)
         for record in self.ledger.rounds[self.state.round :]:
             found = self._take().record
             if found != record:
@@ -84,7 +84,7 @@ class VectorFederation:
                     f"{_difference(record, found)}; another device, thread count or torch build than "
                     f"{self.ledger.header.get('made_with')}"
                 )
-            compare(self.ledger, self.state)
+            self.ledger.compare(self.state)
 
     def round(self) -> Report:
         """Run one round and append its record.
