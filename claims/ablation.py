@@ -15,7 +15,7 @@ from hiso_bench import catalogue, records
 from hiso_bench.claims import CannotRunError, Control, Evidence, Finding, check
 from hiso_bench.stats import mean_interval
 from hiso_bench.sweeps import Arm
-from learned_h import ablation
+from learned_h import ablation, cases
 from vision.mlp import DigitsPerceptron
 
 KEY, KEYS = 20260103, 16
@@ -38,7 +38,7 @@ def _rates(group: str) -> dict[tuple[str, str], float]:
 @functools.cache
 def _rounds(problem: str, arm: str) -> NDArray[np.float64]:
     """Rounds to the last target per key at the recorded rate; the budget for a key that does not get there."""
-    case = ablation.quadratics()[problem]
+    case = cases.quadratics()[problem]
     chosen = next(a for a in case.arms if a.name == arm)
     found = ablation.run(case, chosen, _rates("ablation_quadratics")[problem, arm], (KEYS,), KEY, case.rounds).rounds(
         case.targets[-1]
@@ -52,9 +52,9 @@ def _gain(problem: str, arm: str, over: str) -> Evidence:
     return Evidence(f"log(rounds of {over} / rounds of {arm}), {problem}", mean_interval(logs), math.nan, GAIN)
 
 
-def _perceptron() -> ablation.Case:
+def _perceptron() -> cases.Case:
     """Digits with 128 images, for a check of seconds."""
-    mlp = ablation.networks()["digits MLP"]
+    mlp = cases.networks()["digits MLP"]
     return replace(mlp, make=lambda shape: DigitsPerceptron(examples=128, replicates=shape), targets=(0.1,), rounds=250)
 
 
@@ -93,7 +93,7 @@ QUADRATIC_RATE, MLP_RATE = 0.12, 0.08
 """HiSo's rate, in units of eta* and of itself: about what is best for the default options."""
 
 
-def _changed(case: ablation.Case, method: str, lr: float, changes: list[dict[str, float]], keys: int, **fixed: Any) -> NDArray:
+def _changed(case: cases.Case, method: str, lr: float, changes: list[dict[str, float]], keys: int, **fixed: Any) -> NDArray:
     """Log rounds to the last target with each change of the default, less those of the default: (changes, keys), in one call."""
     settings = [DEFAULT, *(DEFAULT | change for change in changes)]
     columns = {name: torch.tensor([[s[name]] for s in settings], dtype=torch.float64) for name in DEFAULT}
@@ -111,7 +111,7 @@ def _told(change: dict[str, float]) -> str:
 @check("C11")
 def insensitive() -> Finding:
     """Log rounds after one option is changed, over those of the default, at one learning rate."""
-    quadratic = replace(ablation.quadratic(600, 100, parameter=1.5), targets=(0.03,))
+    quadratic = replace(cases.quadratic(600, 100, parameter=1.5), targets=(0.03,))
     small = _perceptron()
     one: list[dict[str, float]] = [
         {"ema_new": 0.1}, {"ema_new": 0.01}, {"mu": 1e-4}, {"mu": 1e-2}, {"eps": 1e-2}, {"lr": 0.5}, {"lr": 4.0},

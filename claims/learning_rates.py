@@ -13,7 +13,7 @@ from hiso_bench.claims import Control, Evidence, Finding, check
 from hiso_bench.stats import mean_interval
 from hiso_bench.sweeps import Arm
 from learned_h import rates
-from learned_h.ablation import Case
+from learned_h.cases import Case
 from synthetic.quadratic import Quadratic
 from vision.mlp import DigitsPerceptron
 

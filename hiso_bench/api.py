@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from hiso_bench import audit, catalogue, methods
+from hiso_bench import audit, catalogue, methods, recorded_rates
 from hiso_bench.directions import DirectionKey, Directions, Warped
 from hiso_bench.federation import FederationOptions
 from hiso_bench.ledger import Ledger, LedgerError
@@ -144,7 +144,7 @@ def train(
         if "lr" not in methods.options(method) | options:
             if not isinstance(problem, str):
                 raise ValueError("lr is not given; allowed: a finite number > 0, and `suggest_lr` finds one for this problem")
-            options["lr"] = catalogue.recorded_rate(problem, method, options, at.describe())[0]
+            options["lr"] = recorded_rates.rate(problem, method, options, at.describe())[0]
         name, rule = method, catalogue.method(method, options, at)
     elif options:
         raise ValueError(f"options {', '.join(options)} are given with a method that is built; allowed: only with a name")

@@ -23,8 +23,9 @@ from hiso_bench import records
 from hiso_bench.stats import Interval, mean_interval
 from hiso_bench.summaries import Curves, rounds_to_best_by_key
 from learned_h import ablation
-from learned_h.ablation import RESULT_KEY, Ablation, Case
+from learned_h.ablation import RESULT_KEY, Ablation
 from learned_h.arms import HISO, PLAIN
+from learned_h.cases import Case
 from vision.mlp import DigitsPerceptron
 
 VERSION = 1

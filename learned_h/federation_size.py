@@ -17,8 +17,9 @@ from typing import Any
 from hiso_bench.problems import Problem
 from hiso_bench.sweeps import Arm
 from hiso_bench.theory.stability import max_stable_step
-from learned_h.ablation import Ablation, Case
+from learned_h.ablation import Ablation
 from learned_h.arms import HISO, PLAIN
+from learned_h.cases import Case
 from synthetic.quadratic import Quadratic
 from vision.mlp import DigitsPerceptron
 

@@ -23,8 +23,9 @@ from torch import Tensor
 from hiso_bench.sweeps import Arm
 from hiso_bench.theory.recursion import expected_loss
 from hiso_bench.theory.stability import max_stable_step
-from learned_h.ablation import Case, networks, quadratic, run
+from learned_h.ablation import run
 from learned_h.arms import ADAPTIVE, HISO, PLAIN, P
+from learned_h.cases import Case, networks, quadratic
 from synthetic.quadratic import Quadratic
 from vision.mlp import DigitsPerceptron
 

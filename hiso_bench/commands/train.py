@@ -16,7 +16,7 @@ import torch
 import tyro
 from docstring_parser import parse
 
-from hiso_bench import catalogue, methods, records, training
+from hiso_bench import catalogue, methods, recorded_rates, records, training
 from hiso_bench.commands import TOLD
 from hiso_bench.federation import FederationOptions
 from hiso_bench.problems import Problem
@@ -117,11 +117,11 @@ class Train:
         chosen = self._pick(*map(_fields, methods.kinds()))
         if "lr" not in chosen | methods.options(self.method):
             if lr is None:
-                chosen["lr"], told = catalogue.recorded_rate(self.problem, self.method, chosen, described)
+                chosen["lr"], told = recorded_rates.rate(self.problem, self.method, chosen, described)
                 self._say(told)
             else:
                 chosen["lr"] = lr
-            chosen = catalogue.oracle_eps(self.method) | chosen
+            chosen = recorded_rates.oracle_options(self.method) | chosen
         if not needs_h:
             methods.build(self.method, chosen)
         return chosen

@@ -8,13 +8,13 @@ import torch
 
 from hiso_bench.methods import HiSo
 from hiso_bench.sweeps import Arm
-from learned_h import ablation, arms
+from learned_h import ablation, arms, cases
 from synthetic.quadratic import Quadratic
 
 
 @pytest.fixture(scope="module")
 def case():
-    return replace(ablation.quadratic(40, 20, parameter=1.0), targets=(0.5, 0.3))
+    return replace(cases.quadratic(40, 20, parameter=1.0), targets=(0.5, 0.3))
 
 
 def test_every_arm_runs_and_starts_at_excess_one(case):
@@ -35,7 +35,7 @@ def test_first_passages_and_their_score():
     excess = np.array([[1.0, 1.0], [0.4, 1.0], [0.2, 0.9], [0.2, 0.8]])
     found = ablation.Passage(excess)
     np.testing.assert_array_equal(found.rounds(0.5), [1, np.nan])
-    case = replace(ablation.quadratic(3, 4, parameter=1.0), targets=(0.5, 0.25))
+    case = replace(cases.quadratic(3, 4, parameter=1.0), targets=(0.5, 0.25))
     expected = [np.log([1, 2]).mean(), np.log(3) + np.log(0.8 / np.array([0.5, 0.25])).mean()]
     np.testing.assert_allclose(ablation.score(case, found, 3), -np.array(expected))
     diverged = ablation.Passage(np.array([[1.0], [np.nan]]))
@@ -64,5 +64,5 @@ def test_rates_are_chosen_on_one_grid_for_all_arms(case):
     two = (case.arms[0], Arm("hiso", "hiso"))
     grid = ablation.tune(replace(case, rounds=40), two)
     first = {arm.name: set(grid[(grid["arm"] == arm.name) & (grid["rounds"] == 10)]["lr"]) for arm in two}
-    assert first["decomfl"] == first["hiso"] and len(first["hiso"]) >= ablation.OCTAVES
+    assert first["decomfl"] == first["hiso"] and len(first["hiso"]) >= cases.OCTAVES
     assert set(grid[grid["winner"]]["arm"]) == {"decomfl", "hiso"}

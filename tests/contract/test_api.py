@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import hiso_bench
-from hiso_bench import api, catalogue
+from hiso_bench import api, catalogue, recorded_rates
 from hiso_bench.federation import FederationOptions, NonFiniteScalarError
 from hiso_bench.losses import NondeterministicLossError
 from hiso_bench.methods import DeComFL
@@ -210,4 +210,4 @@ calls: list[int] = []
 
 def test_a_named_problem_has_its_recorded_rate():
     run = hiso_bench.train("quadratic", "decomfl", rounds=1)
-    assert run.federation.method.lr == catalogue.recorded_rate("quadratic", "decomfl", {})[0]
+    assert run.federation.method.lr == recorded_rates.rate("quadratic", "decomfl", {})[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hiso_bench
-from hiso_bench import catalogue, cli
+from hiso_bench import catalogue, cli, recorded_rates
 
 
 @pytest.fixture
@@ -73,16 +73,16 @@ def test_the_same_command_resumes_and_a_longer_one_goes_on(command):
 
 def test_the_default_rate_is_the_winner_of_the_recorded_grid(command):
     _, _, err = command(*QUADRATIC, "--method", "decomfl", "--rounds", "2")
-    rate, told = catalogue.recorded_rate("quadratic", "decomfl", {})
+    rate, told = recorded_rates.rate("quadratic", "decomfl", {})
     assert told in err and f"{rate:.4g}" in told
 
 
 def test_a_task_without_a_grid_borrows_the_rate_of_its_model_and_says_so():
-    rate, told = catalogue.recorded_rate("lm", "hiso", {}, {"model": "tiny-opt", "task": "sst2"})
-    assert rate == catalogue.recorded_rate("lm", "hiso", {}, {"model": "tiny-opt", "task": "toy-sst2"})[0]
+    rate, told = recorded_rates.rate("lm", "hiso", {}, {"model": "tiny-opt", "task": "sst2"})
+    assert rate == recorded_rates.rate("lm", "hiso", {}, {"model": "tiny-opt", "task": "toy-sst2"})[0]
     assert "llm_tiny-opt_toy" in told and "llm_tiny-opt_sst2_grid.csv is not there, and --lr overrides" in told
     with pytest.raises(ValueError, match=r"lr is not given \(--lr\) .*llm_facebook-opt-125m_sst2_grid"):
-        catalogue.recorded_rate("lm", "hiso", {}, {"model": "facebook/opt-125m", "task": "sst2"})
+        recorded_rates.rate("lm", "hiso", {}, {"model": "facebook/opt-125m", "task": "sst2"})
 
 
 @pytest.mark.parametrize("name", [n for n in catalogue.PROBLEMS if catalogue.PROBLEMS[n].grid == "low_rank_grid"])
