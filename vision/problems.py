@@ -46,6 +46,8 @@ class ImageProblem:
         batch_size: images per client and local step; drawn with replacement where a client holds fewer.
         mode: evaluation mode of the loss.
         evaluate_on: "test", or "validation": images set aside from training in every run (min(5000, a fifth)).
+        model: a network of `vision.models`; the data set's own by default.
+        set_aside: whether the validation images are; False trains on all of the training part, as published runs do.
         key: 64-bit key of split, initial model and batches.
 
     Raises:
@@ -65,18 +67,23 @@ class ImageProblem:
         batch_size: int = 32,
         mode: str = "clients",
         evaluate_on: str = "test",
+        model: str = "",
+        set_aside: bool = True,
         key: int = 0,
     ) -> None:
         require(dataset in data.NAMES, "dataset", dataset, ", ".join(data.NAMES))
         require(split in SPLITS, "split", split, ", ".join(SPLITS))
         require(batch_size >= 1, "batch_size", batch_size, ">= 1")
         require(evaluate_on in PARTS, "evaluate_on", evaluate_on, ", ".join(PARTS))
+        require(set_aside or evaluate_on == "test", "set_aside", set_aside, "True where evaluate_on is validation")
+        model = model or DEFAULT_MODEL[dataset]
         self.name, self.clients, self.key, self.batch_size, self.evaluate_on = dataset, clients, key, batch_size, evaluate_on
         self._options = dict(split=split, alpha=alpha, batch_size=batch_size, mode=mode, evaluate_on=evaluate_on, key=key)
+        self._options |= dict(model=model, set_aside=set_aside)
         images = data.load(dataset)
         self.source = images.source
         order = keys.rng(_VALIDATION_KEY).permutation(len(images.train_y))
-        held_out = min(5000, len(order) // 5)
+        held_out = min(5000, len(order) // 5) if set_aside else 0
         validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
         self._x, self._y = images.train_x[train], images.train_y[train]
         self._part = (
@@ -86,7 +93,7 @@ class ImageProblem:
         self._owned = iid(len(train), clients, rng) if split == "iid" else dirichlet(self._y.numpy(), clients, alpha, rng)
         # 32 bits of a hashed key are enough here: one draw per run, and no key is near another.
         generator = torch.Generator().manual_seed(keys.derive(key, "init") % 2**32)
-        self.loss = ImageLoss(models.build(DEFAULT_MODEL[dataset], generator), cross_entropy, mode)
+        self.loss = ImageLoss(models.build(model, generator), cross_entropy, mode)
         self.layout = layout_of(self.loss)
 
     def initial(self) -> Point:
