@@ -143,6 +143,7 @@ FIGURES: dict[str, FigureEntry] = {
     "along": FigureEntry("figures.curvature:draw_along", "along", ("along", "along_still", "along_exact")),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
+    "decomfl_mnist": FigureEntry("figures.decomfl:draw", "decomfl_mnist", ("decomfl_mnist", "decomfl_mnist_against")),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
     "learned_h_mnist": FigureEntry("figures.learned_h:draw", "fig5_mnist", ("fig5_mnist_h", "fig5_mnist_h_summary")),
     "llm_toy": FigureEntry(

@@ -10,26 +10,22 @@ A central difference costs forty forward passes where its limit, the derivative 
 Curves are of the limit (`difference="exact"`); runs of differences with the same key, hence the same directions, clients and
 batches, say what that changes.
 
-The rule of comparison, fixed before a run was recorded. At a round of `published.ROUNDS` up to the last of the runs, n published
-seeds have mean m and deviation s, k of our keys have mean o. Ours lies within the spread if |o - m| <= t s sqrt(1/n + 1/k), t the
-97.5 % point of Student's t with n - 1 degrees of freedom: where the mean of k more of their seeds would lie with 95 % chance. A
-setting is reproduced if that holds at 90 % of the rounds from 20 on, and no run diverged. Beside it stands whether o lies between
-their smallest and largest seed. Of several batches the one with the smallest root mean square of o - m fits best.
+Ours are compared with theirs by the rule of `hiso_bench.reproduction`, at `published.ROUNDS` from round 20 on; it was fixed
+before a run was recorded. Beside it stands whether our mean lies between their smallest and largest seed. Of several batches the
+one with the smallest root mean square difference fits best.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from hiso_bench import comparison, records
+from hiso_bench import comparison, records, reproduction
 from hiso_bench.experiments import Plan, Profile
 from hiso_bench.federation import FederationOptions
 from hiso_bench.sweeps import Arm, Cell, kept, run
@@ -40,7 +36,6 @@ from vision.problems import ImageProblem
 VERSION = 1
 CLIENTS, SAMPLED = 100, 10
 MU, WEIGHT_DECAY = 1e-4, 1e-5
-FIRST_COMPARED, ENOUGH, CHANCE = 20, 0.9, 0.95
 _SNAPSHOT_EVERY = 100
 
 
@@ -202,7 +197,7 @@ def against(accuracy: pd.DataFrame, settings: list[Series]) -> pd.DataFrame:
             if row.round not in wide.columns or (values := wide[row.round].dropna().to_numpy()).size == 0:
                 continue
             ours, k, n = float(values.mean()), len(values), int(row.seeds)
-            reach = float(stats.t.ppf((1 + CHANCE) / 2, n - 1)) * row.sd * math.sqrt(1 / n + 1 / k) if n > 1 else math.nan
+            reach = reproduction.reach(row.sd, n, k)
             between, within = row.min <= ours <= row.max, abs(ours - row.mean) <= reach
             rows.append(
                 (series.name, row.round, k, ours, values.min(), values.max(), n, row.mean, row.min, row.max)
@@ -210,27 +205,6 @@ def against(accuracy: pd.DataFrame, settings: list[Series]) -> pd.DataFrame:
             )
     columns = ["arm", "round", "keys", "ours", "ours_min", "ours_max", "seeds", "theirs", "theirs_min", "theirs_max"]
     return pd.DataFrame(rows, columns=[*columns, "low", "high", "between", "within"]).round(5)
-
-
-def verdicts(compared: pd.DataFrame, last: dict[str, int]) -> pd.DataFrame:
-    """One row per series: how often it lies within the spread, and what that makes of it.
-
-    Args:
-        compared: of `against`.
-        last: the rounds that every series was to run; one that ends before has diverged.
-
-    Returns:
-        arm, rounds (how many were compared), within, between (shares of them), rms (of ours - theirs), reached, reproduced.
-    """
-    rows = []
-    for arm, part in compared.groupby("arm", sort=False):
-        reached, due = int(part["round"].max()), max(r for r in published.ROUNDS if r <= last[str(arm)])
-        whole = reached >= due and bool((part["keys"] == part["keys"].max()).all())
-        part = part[part["round"] >= FIRST_COMPARED]
-        within, between = (float(part[name].astype(float).mean()) for name in ("within", "between"))
-        rms = float(np.sqrt(((part["ours"] - part["theirs"]) ** 2).mean()))
-        rows.append((arm, len(part), within, between, rms, reached, whole and within >= ENOUGH))
-    return pd.DataFrame(rows, columns=["arm", "rounds", "within", "between", "rms", "reached", "reproduced"])
 
 
 def _zo(tau: int, rounds: int, batch: int, difference: str = "exact", lr: float = 1e-3, P: int = 20) -> Series:
@@ -252,10 +226,10 @@ MNIST = Reproduction(
         *((_zo(tau, rounds, batch), 1) for batch in (32, 64, 256) for tau, rounds in _FIRST[1:]),
         *((_zo(tau, rounds, 32, "central"), 1) for tau, rounds in ((1, 200), (4, 40), (10, 20))),
         *((_fo(tau, rounds, 32), key) for key in (2, 3) for tau, rounds in _FIRST),
+        *((_zo(tau, rounds, batch), key) for key in (2, 3) for batch in (32, 64) for tau, rounds in _FIRST),
         (Series("fashion", "fedavg", 5, 100, 32, 1e-3), 1),
         *((_zo(1, 1000, 256), key) for key in (2, 3)),
         *((_fo(tau, rounds, 64), key) for key in (1, 2, 3) for tau, rounds in _FIRST),
-        *((_zo(tau, rounds, 64), key) for key in (2, 3) for tau, rounds in _FIRST),
         *((_zo(tau, rounds, 256), key) for key in (2, 3) for tau, rounds in _FIRST[1:]),
     ),
 )

@@ -1,6 +1,7 @@
 """DeComFL's published image curves: read as they were written, compared by the stated rule, run piece by piece."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,12 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
+from figures import style
+from figures.decomfl import draw
 from hiso_bench import datafiles, keys, records
+from hiso_bench.reproduction import verdicts
 from vision import decomfl, published
-from vision.decomfl import Reproduction, Series, against, verdicts
+from vision.decomfl import Reproduction, Series, against
 from vision.models import MaxPool2x2
 from vision.problems import ImageProblem
 
@@ -100,7 +104,7 @@ def test_the_spread_holds_95_in_100_means_of_further_seeds(monkeypatch):
 def test_a_setting_is_reproduced_only_whole_and_within(monkeypatch, last, level, reproduced):
     theirs(monkeypatch, {20: [0.31, 0.32, 0.34], 40: [0.31, 0.32, 0.34]})
     ours = {key: {r: level for r in (20, 40) if key == 1 or r <= last} for key in (1, 2)}
-    found = verdicts(against(accuracy(ZO, ours), [ZO]), {ZO.name: 40}).iloc[0]
+    found = verdicts(against(accuracy(ZO, ours), [ZO]), {ZO.name: 40}, 20).iloc[0]
     assert bool(found["reproduced"]) is reproduced
 
 
@@ -170,3 +174,38 @@ def test_pooling_gives_the_same_values_with_and_without_a_gradient_and_that_of_t
     (found,) = torch.autograd.grad(pooled.square().sum(), with_gradient)
     top = F.max_pool2d(x, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
     assert torch.equal(found, torch.where(x == top, 2 * x, 0.0))
+
+
+def recorded(folder, done):
+    """Tables of the recorded experiment, of curves that a formula gives, of its first runs only; batch 32 ends early."""
+    rows = []
+    for series, key in decomfl.MNIST.runs[:done]:
+        for r in range(0, series.rounds + 1, series.evaluate_every):
+            if series.batch_size == 32 and series.method == "decomfl" and r > 60:
+                break
+            rows.append((series.name, series.lr, key, r, 0, 0, "accuracy", 0.95 - 0.8 / (1 + r / 20) + key / 500))
+    frame = pd.DataFrame(rows, columns=["arm", "lr", "key", "round", "bytes_up", "bytes_down", "metric", "value"])
+    series = [s for s, _ in decomfl.MNIST.runs]
+    names = [f"{s.name} key {key}" for s, key in decomfl.MNIST.runs]
+    config = {
+        "clients": 100,
+        "sampled": 10,
+        "series": {s.name: asdict(s) for s in series},
+        "planned": names,
+        "done": names[:done],
+    }
+    records.write(frame, folder / "decomfl_mnist.csv", config, 1)
+    records.write(against(frame, series), folder / "decomfl_mnist_against.csv", config, 1)
+
+
+@pytest.mark.parametrize("done", [1, 12, len(decomfl.MNIST.runs)])
+def test_the_figure_is_drawn_from_some_runs_or_all_and_says_which(done, tmp_path):
+    recorded(tmp_path, done)
+    figure = draw(tmp_path, "recorded", "decomfl_mnist")
+    title = figure.get_suptitle()
+    assert ("PARTIAL" in title) == (done < len(decomfl.MNIST.runs))
+    assert f"{done} of" in title or done == len(decomfl.MNIST.runs)
+    told = [text.get_text() for ax in figure.axes for text in ax.get_legend_handles_labels()[1] and ax.get_legend().get_texts()]
+    assert "ours, batch 32, 1 key: 1 diverged" in told
+    assert any("published" in text for text in told)
+    style.save(figure, "trial", tmp_path)
