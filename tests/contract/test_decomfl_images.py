@@ -206,6 +206,6 @@ def test_the_figure_is_drawn_from_some_runs_or_all_and_says_which(done, tmp_path
     assert ("PARTIAL" in title) == (done < len(decomfl.MNIST.runs))
     assert f"{done} of" in title or done == len(decomfl.MNIST.runs)
     told = [text.get_text() for ax in figure.axes for text in ax.get_legend_handles_labels()[1] and ax.get_legend().get_texts()]
-    assert "ours, batch 32, 1 key: 1 diverged" in told
+    assert any(text.startswith("ours, batch 32") and "diverged" in text for text in told)
     assert any("published" in text for text in told)
     style.save(figure, "trial", tmp_path)
