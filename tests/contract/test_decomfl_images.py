@@ -100,10 +100,18 @@ def test_the_spread_holds_95_in_100_means_of_further_seeds(monkeypatch):
     assert abs(against(accuracy(ZO, ours), [ZO])["within"].astype(float).mean() - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 2000)
 
 
-@pytest.mark.parametrize(("last", "level", "reproduced"), [(40, 0.32, True), (40, 0.9, False), (20, 0.32, False)])
-def test_a_setting_is_reproduced_only_whole_and_within(monkeypatch, last, level, reproduced):
+ENDS = {
+    "whole": ((40, 40), 0.32, True),
+    "far": ((40, 40), 0.9, False),
+    "one": ((40, 20), 0.32, False),
+    "both": ((20, 20), 0.32, False),
+}
+
+
+@pytest.mark.parametrize(("ends", "level", "reproduced"), ENDS.values(), ids=ENDS)
+def test_a_setting_is_reproduced_only_whole_and_within(monkeypatch, ends, level, reproduced):
     theirs(monkeypatch, {20: [0.31, 0.32, 0.34], 40: [0.31, 0.32, 0.34]})
-    ours = {key: {r: level for r in (20, 40) if key == 1 or r <= last} for key in (1, 2)}
+    ours = {key: {r: level for r in (20, 40) if r <= end} for key, end in enumerate(ends)}
     found = verdicts(against(accuracy(ZO, ours), [ZO]), {ZO.name: 40}, 20).iloc[0]
     assert bool(found["reproduced"]) is reproduced
 
