@@ -223,13 +223,16 @@ MNIST = Reproduction(
         # What decides the batch first; then every setting once; then differences beside their limit; then more keys.
         *((_zo(1, 1000, batch), 1) for batch in (32, 64, 256)),
         *((_fo(tau, rounds, 32), 1) for tau, rounds in _FIRST),
-        *((_zo(tau, rounds, batch), 1) for batch in (32, 64, 256) for tau, rounds in _FIRST[1:]),
+        *((_zo(tau, rounds, batch), 1) for batch in (32, 64) for tau, rounds in _FIRST[1:]),
+        (_fo(1, 1000, 64), 1),
+        *((_zo(tau, rounds, 256), 1) for tau, rounds in _FIRST[1:]),
         *((_zo(tau, rounds, 32, "central"), 1) for tau, rounds in ((1, 200), (4, 40), (10, 20))),
+        *((_fo(tau, rounds, 64), 1) for tau, rounds in _FIRST[1:]),
         *((_fo(tau, rounds, 32), key) for key in (2, 3) for tau, rounds in _FIRST),
         *((_zo(tau, rounds, batch), key) for key in (2, 3) for batch in (32, 64) for tau, rounds in _FIRST),
         (Series("fashion", "fedavg", 5, 100, 32, 1e-3), 1),
+        *((_fo(tau, rounds, 64), key) for key in (2, 3) for tau, rounds in _FIRST),
         *((_zo(1, 1000, 256), key) for key in (2, 3)),
-        *((_fo(tau, rounds, 64), key) for key in (1, 2, 3) for tau, rounds in _FIRST),
         *((_zo(tau, rounds, 256), key) for key in (2, 3) for tau, rounds in _FIRST[1:]),
     ),
 )
