@@ -25,7 +25,11 @@ _EVALUATION_CHUNK = 500
 
 
 class ImageLoss(ModuleLoss):
-    """A module loss whose convolutions run channels-last, which is about twice as fast on the CPU."""
+    """A module loss whose convolutions run channels-last, which is about twice as fast on the CPU.
+
+    A batched backward pass (columns of a Jacobian, as in `curvature.gauss_newton_diagonal`) knows no memory formats either: torch
+    says so, and mode `vmap` is the one for it.
+    """
 
     def outputs(self, x: Point, *args: Any, **kwargs: Any) -> Any:
         """The network's output; `vmap` knows no memory formats and keeps the default one."""

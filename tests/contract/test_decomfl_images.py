@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from figures import style
 from figures.decomfl import draw
 from hiso_bench import datafiles, keys, records
+from hiso_bench.curvature import gauss_newton_diagonal
 from hiso_bench.reproduction import verdicts
 from vision import decomfl, published
 from vision.decomfl import Reproduction, Series, against
@@ -217,3 +218,15 @@ def test_the_figure_is_drawn_from_some_runs_or_all_and_says_which(done, tmp_path
     assert any(text.startswith("ours, batch 32") and "diverged" in text for text in told)
     assert any("published" in text for text in told)
     style.save(figure, "trial", tmp_path)
+
+
+def test_columns_of_a_cnns_jacobian_are_had_in_mode_vmap():
+    problem = ImageProblem("digits", 10, batch_size=3, mode="vmap")
+    x, (images, _) = problem.initial(), problem.batch(np.array(0), 0, 0)
+    found = gauss_newton_diagonal(lambda at: problem.loss.outputs(at, images), x, torch.full((3,), 1 / 3))
+    leaves = tuple(leaf.clone().requires_grad_() for leaf in x)
+    logits = problem.loss.outputs(leaves, images)
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(a, leaves, retain_graph=True)]) for a in logits.flatten()]
+    J, p = torch.stack(rows).reshape(3, 10, -1), torch.softmax(logits.detach(), -1)[..., None]
+    expected = ((p * J.square()).sum(1) - (p * J).sum(1).square()).mean(0)
+    assert (found - expected).abs().max() < 1e-5 * expected.max()
