@@ -22,9 +22,10 @@ from hiso_bench.reproduction import verdicts
 
 REPORTED = Path(__file__).resolve().parent.parent / "paper" / "reported" / "decomfl_mnist.csv"
 BATCHES = {
-    32: (OKABE_ITO["orange"], (0, (2, 1)), "^"),
-    64: (OKABE_ITO["green"], (0, (5, 1.5)), "s"),
-    256: (OKABE_ITO["blue"], "-", "o"),
+    "32": (OKABE_ITO["orange"], (0, (2, 1)), "^"),
+    "64": (OKABE_ITO["green"], (0, (5, 1.5)), "s"),
+    "256": (OKABE_ITO["blue"], "-", "o"),
+    "256 or 88": (OKABE_ITO["purple"], (0, (6, 1, 1, 1)), "D"),
 }
 ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 FIRST_COMPARED = 20
@@ -46,6 +47,7 @@ def draw(results: Path, source: str, experiment: str = "decomfl_mnist") -> Figur
     accuracy = pd.DataFrame(frame[frame["metric"] == "accuracy"])
     config, reported = about["config"], pd.read_csv(REPORTED)
     series = pd.DataFrame(config["series"]).T.rename_axis("arm").reset_index()
+    series["batch"] = [f"{row.batch_size}{' or 88' * row.short}" for row in series.itertuples()]
     fig, axes = plt.subplots(3, 3, figsize=(13, 11.5), height_ratios=(1, 1, 1))
     letters = iter("abcdefghi")
     for row, method in zip(axes, ("fedavg", "decomfl"), strict=False):
@@ -81,10 +83,12 @@ def _theirs(ax: Axes, theirs: pd.DataFrame, label: str) -> None:
     ax.plot(theirs["round"], theirs["mean"], **style.line(), lw=1.3, label=label, zorder=2)
 
 
-def _ours(ax: Axes, table: pd.DataFrame, batch: int, last: int, what: str = "") -> None:
-    """Mean and range over our keys; a cross where a run diverged."""
+def _ours(ax: Axes, table: pd.DataFrame, batch: str, last: int, published: set[int], what: str = "") -> None:
+    """Mean and range over our keys at the published rounds; a cross where a run diverged."""
     color, line, marker = BATCHES[batch]
     wide = table.pivot(index="key", columns="round", values="value")
+    ends = wide.apply(lambda run: run.last_valid_index(), axis=1)
+    wide = wide[[r for r in wide.columns if r in published or (ends == r).any()]]
     rounds = wide.columns.to_numpy()
     keys = len(wide)
     whole = wide.dropna(axis=1)
@@ -116,10 +120,10 @@ def _panel(
         edge = {"color": "#888888", "lw": 0.7, "zorder": 2}
         ax.plot(best["round"], best["high"].clip(upper=0.9985), label="within the spread (95 %)", **edge)
         ax.plot(best["round"], best["low"].clip(lower=0.02), **edge)
-    for row in own.itertuples():
+    for row in own.sort_values(["batch_size", "short"]).itertuples():
         table = pd.DataFrame(accuracy[(accuracy["arm"] == row.arm) & (accuracy["round"] > 0)])
         if len(table):
-            _ours(ax, table, int(row.batch_size), last)
+            _ours(ax, table, str(row.batch), last, set(theirs["round"]))
     _axis(ax, last, (0.5, 0.994) if method == "fedavg" else (0.2, 0.985), "lower right" if method == "fedavg" else "upper left")
     ax.set_title(f"({letter}) {NAMES[method]}, {tau} local step{'s' * (tau > 1)}")
 
@@ -133,7 +137,7 @@ def _axis(ax: Axes, last: int, limits: tuple[float, float], legend: str) -> None
     ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000) if t <= last]
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.legend(loc=legend, fontsize=7)
+    ax.legend(loc=legend, fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _fashion(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, reported: pd.DataFrame, letter: str) -> None:
@@ -152,7 +156,7 @@ def _fashion(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, reported: p
     for row in series[series["dataset"] == "fashion"].itertuples():
         table = pd.DataFrame(accuracy[(accuracy["arm"] == row.arm) & (accuracy["round"] > 0)])
         if len(table):
-            _ours(ax, table, int(row.batch_size), int(row.rounds), f", FedAvg by plain SGD, rate {row.lr:g}")
+            _ours(ax, table, str(row.batch), int(row.rounds), set(reported["round"]), f", FedAvg by plain SGD, rate {row.lr:g}")
     _axis(ax, 1000, (0.02, 0.98), "upper left")
     size = "DeComFL not run here at this size (PROFILE=paper has it)"
     ax.set_title(f"({letter}) Fashion-MNIST, CNN of 1,206,590 parameters:\n{size}")
@@ -162,7 +166,7 @@ def _differences(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, letter:
     """Accuracy with the central difference minus accuracy with the derivative, same key, in points."""
     drawn = False
     for shade, row in zip(SHADES, series[series["difference"] == "central"].itertuples(), strict=False):
-        twin = series[(series["difference"] == "exact") & (series["batch_size"] == row.batch_size)]
+        twin = series[(series["difference"] == "exact") & (series["batch"] == row.batch)]
         twin = twin[(twin["tau"] == row.tau) & (twin["lr"] == row.lr) & (twin["P"] == row.P)]
         tables = [accuracy[accuracy["arm"] == arm].set_index(["key", "round"])["value"] for arm in (row.arm, *twin["arm"])]
         if len(tables) < 2 or tables[0].empty:
@@ -171,7 +175,7 @@ def _differences(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, letter:
         drawn = True
         for key, run in gap.groupby(level="key"):
             x = run.index.get_level_values("round").to_numpy()
-            told = f"{row.tau} local step{'s' * (row.tau > 1)}, batch {row.batch_size}, key {key}"
+            told = f"{row.tau} local step{'s' * (row.tau > 1)}, batch {row.batch}, key {key}"
             ax.plot(x, run.to_numpy(), color=shade, marker=MARKERS[int(row.tau)], ms=4, label=told)
     ax.axhline(0, color="black", lw=0.8)
     ax.set(xlabel="communication round", ylabel="points of test accuracy")
@@ -195,9 +199,9 @@ def _verdicts(ax: Axes, series: pd.DataFrame, compared: pd.DataFrame, letter: st
         verdict = "yes" if found.reproduced else "no"
         if found.reached < last[str(found.arm)]:
             verdict = "diverged"
-        setting = (NAMES[str(one["method"])], one["tau"], one["batch_size"], keys[found.arm])
+        setting = (NAMES[str(one["method"])], one["tau"], one["batch"], keys[found.arm])
         rows.append((*setting, f"{100 * found.rms:.1f}", f"{found.within:.0%}", f"{found.between:.0%}", verdict))
-    rows.sort(key=lambda row: (row[0], int(row[1]), int(row[2])))
+    rows.sort(key=lambda row: (row[0], int(row[1]), len(row[2]), row[2]))
     ax.axis("off")
     ax.set_title(f"({letter}) ours against theirs, from round {FIRST_COMPARED} on")
     heads = ("method", "steps", "batch", "keys", "rms,\npoints", "within\n95 %", "within\nrange", "reproduced")
@@ -213,5 +217,7 @@ def _verdicts(ax: Axes, series: pd.DataFrame, compared: pd.DataFrame, letter: st
     table.set_fontsize(7)
     for (r, _), cell in table.get_celld().items():
         cell.set_linewidth(0.4)
+        if r == 0:
+            cell.set_height(1.7 * cell.get_height())
         if r and rows[r - 1][-1] == "yes":
             cell.set_facecolor("#E4F2EA")

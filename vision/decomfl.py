@@ -3,7 +3,8 @@
 100 clients, 10 sampled, IID split of all training images, P and rates as their curves are labelled. What the labels leave out is
 taken from the code of the month of the runs (official repository, commits 7498499 to 006652d, May 2024), whose recorded
 command sets neither batch nor mu: SGD with weight decay 1e-5, momentum kept through local steps and rounds, central differences,
-mu = 1e-4 (another mu would stand in a run's name), and 256 images a batch. The batch is in no name, so smaller ones are run too.
+mu = 1e-4 (another mu would stand in a run's name), and 256 images a batch, of which a client's 600 give two and a third of 88.
+The batch is in no name, so smaller ones are run too.
 The code of their FedAvg runs is not in the repository: its batch and momentum are open, and ours is plain SGD.
 
 A central difference costs forty forward passes where its limit, the derivative itself, costs one gradient, a tenth of the time.
@@ -53,6 +54,7 @@ class Series:
         P: directions; 0 for FedAvg.
         momentum: DeComFL's.
         difference: "exact" or "central".
+        short: batches as their loader deals them: of 600 images 256, 256 and 88.
     """
 
     dataset: str
@@ -64,11 +66,13 @@ class Series:
     P: int = 0
     momentum: float = 0.0
     difference: str = ""
+    short: bool = False
 
     @property
     def name(self) -> str:
         """Tells it from every other one."""
-        parts = [self.dataset, self.method, f"tau{self.tau}", f"b{self.batch_size}", f"lr{self.lr:g}"]
+        batch = f"b{self.batch_size}{'short' * self.short}"
+        parts = [self.dataset, self.method, f"tau{self.tau}", batch, f"lr{self.lr:g}"]
         return "-".join([*parts, f"P{self.P}", self.difference, str(self.rounds)] if self.P else [*parts, str(self.rounds)])
 
     @property
@@ -97,6 +101,8 @@ class Series:
             batch_size=self.batch_size,
             model="fashion_cnn" if self.dataset == "fashion" else "paper_cnn",
             set_aside=False,
+            short_batches=self.short,
+            mode="loop" if self.short else "clients",
             key=key,
         )
 
@@ -207,8 +213,10 @@ def against(accuracy: pd.DataFrame, settings: list[Series]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "low", "high", "between", "within"]).round(5)
 
 
-def _zo(tau: int, rounds: int, batch: int, difference: str = "exact", lr: float = 1e-3, P: int = 20) -> Series:
-    return Series("mnist", "decomfl", tau, rounds, batch, lr, P, 0.9, difference)
+def _zo(
+    tau: int, rounds: int, batch: int, difference: str = "exact", lr: float = 1e-3, P: int = 20, short: bool = False
+) -> Series:
+    return Series("mnist", "decomfl", tau, rounds, batch, lr, P, 0.9, difference, short)
 
 
 def _fo(tau: int, rounds: int, batch: int) -> Series:
@@ -227,13 +235,13 @@ MNIST = Reproduction(
         (_fo(1, 1000, 64), 1),
         *((_zo(tau, rounds, 256), 1) for tau, rounds in _FIRST[1:]),
         *((_zo(tau, rounds, 32, "central"), 1) for tau, rounds in ((1, 200), (4, 40), (10, 20))),
-        *((_fo(tau, rounds, 64), 1) for tau, rounds in _FIRST[1:]),
+        *((_zo(tau, rounds, 256, short=True), 1) for tau, rounds in ((4, 500), (1, 1000))),
         *((_fo(tau, rounds, 32), key) for key in (2, 3) for tau, rounds in _FIRST),
         *((_zo(tau, rounds, batch), key) for key in (2, 3) for batch in (32, 64) for tau, rounds in _FIRST),
         (Series("fashion", "fedavg", 5, 100, 32, 1e-3), 1),
-        *((_fo(tau, rounds, 64), key) for key in (2, 3) for tau, rounds in _FIRST),
-        *((_zo(1, 1000, 256), key) for key in (2, 3)),
-        *((_zo(tau, rounds, 256), key) for key in (2, 3) for tau, rounds in _FIRST[1:]),
+        *((_zo(tau, rounds, 256, short=True), key) for key in (2, 3) for tau, rounds in _FIRST),
+        (_zo(10, 200, 256, short=True), 1),
+        *((_fo(1, 1000, 64), key) for key in (2, 3)),
     ),
 )
 MNIST_PAPER = Reproduction(
@@ -244,9 +252,9 @@ MNIST_PAPER = Reproduction(
         for key in (1, 2, 3)
         for series in (
             *(_fo(tau, 1000, batch) for batch in (32, 64, 256) for tau in (1, 4, 10)),
-            *(_zo(tau, rounds, 256, "central") for tau, rounds in ((1, 10000), (4, 3200), (10, 3000))),
-            *(_zo(4, 1500, 256, "central", 5e-4, P) for P in (10, 20, 40)),
-            _zo(5, 10000, 256, "central"),
+            *(_zo(tau, rounds, 256, "central", short=True) for tau, rounds in ((1, 10000), (4, 3200), (10, 3000))),
+            *(_zo(4, 1500, 256, "central", 5e-4, P, True) for P in (10, 20, 40)),
+            _zo(5, 10000, 256, "central", short=True),
         )
     ),
 )

@@ -51,6 +51,8 @@ class ImageProblem:
         mode: evaluation mode of the loss.
         evaluate_on: "test", or "validation": images set aside from training in every run (min(5000, a fifth)).
         model: a network of `vision.models`; the data set's own by default.
+        short_batches: batches as of a loader that deals a client's n images out in epochs and keeps the rest: of the ceil(n / B)
+            batches of an epoch one is short; a step draws which it gets. Mode `loop`, where losses are evaluated together.
         set_aside: whether the validation images are; False trains on all of the training part, as published runs do.
         key: 64-bit key of split, initial model and batches.
 
@@ -73,6 +75,7 @@ class ImageProblem:
         evaluate_on: str = "test",
         model: str = "",
         set_aside: bool = True,
+        short_batches: bool = False,
         key: int = 0,
     ) -> None:
         require(dataset in data.NAMES, "dataset", dataset, ", ".join(data.NAMES))
@@ -83,7 +86,7 @@ class ImageProblem:
         model = model or DEFAULT_MODEL[dataset]
         self.name, self.clients, self.key, self.batch_size, self.evaluate_on = dataset, clients, key, batch_size, evaluate_on
         self._options = dict(split=split, alpha=alpha, batch_size=batch_size, mode=mode, evaluate_on=evaluate_on, key=key)
-        self._options |= dict(model=model, set_aside=set_aside)
+        self._options |= dict(model=model, set_aside=set_aside, short_batches=short_batches)
         images = data.load(dataset)
         self.source = images.source
         order = keys.rng(_VALIDATION_KEY).permutation(len(images.train_y))
@@ -105,9 +108,13 @@ class ImageProblem:
         return self.loss.base_point()
 
     def batch(self, client: np.ndarray, round_: int, step: int) -> Batch:
-        """(images (batch_size, 1, height, width), labels (batch_size,)) of a client."""
+        """(images (n, 1, height, width), labels (n,)) of a client; n is the batch size, or that of a short batch."""
         rng = keys.rng(keys.derive(self.key, "batch", client=int(client), round=round_, step=step))
-        index = torch.from_numpy(sample_batch(self._owned[int(client)], self.batch_size, rng))
+        owned, size = self._owned[int(client)], self.batch_size
+        if self._options["short_batches"]:
+            full = (len(owned) - 1) // size
+            size = size if rng.integers(full + 1) < full else len(owned) - full * size
+        index = torch.from_numpy(sample_batch(owned, size, rng))
         return self._x[index], self._y[index]
 
     def evaluate(self, x: Point) -> dict[str, float]:

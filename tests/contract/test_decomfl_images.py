@@ -230,3 +230,15 @@ def test_columns_of_a_cnns_jacobian_are_had_in_mode_vmap():
     J, p = torch.stack(rows).reshape(3, 10, -1), torch.softmax(logits.detach(), -1)[..., None]
     expected = ((p * J.square()).sum(1) - (p * J).sum(1).square()).mean(0)
     assert (found - expected).abs().max() < 1e-5 * expected.max()
+
+
+@pytest.mark.parametrize("batch", [40, 51, 200])
+def test_short_batches_come_as_often_as_in_an_epoch(batch):
+    problem = ImageProblem("digits", 14, split="iid", batch_size=batch, set_aside=False, short_batches=True)
+    n = len(problem._owned[0])
+    epoch = [batch] * (n // batch) + [n % batch] * (n % batch > 0)
+    drawn = [len(problem.batch(np.array(0), r, 0)[1]) for r in range(300)]
+    assert set(drawn) == set(epoch)
+    for size in epoch:
+        share = epoch.count(size) / len(epoch)
+        assert abs(drawn.count(size) / 300 - share) <= 4 * math.sqrt(share * (1 - share) / 300)
