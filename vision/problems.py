@@ -83,10 +83,12 @@ class ImageProblem:
         require(batch_size >= 1, "batch_size", batch_size, ">= 1")
         require(evaluate_on in PARTS, "evaluate_on", evaluate_on, ", ".join(PARTS))
         require(set_aside or evaluate_on == "test", "set_aside", set_aside, "True where evaluate_on is validation")
-        model = model or DEFAULT_MODEL[dataset]
         self.name, self.clients, self.key, self.batch_size, self.evaluate_on = dataset, clients, key, batch_size, evaluate_on
         self._options = dict(split=split, alpha=alpha, batch_size=batch_size, mode=mode, evaluate_on=evaluate_on, key=key)
-        self._options |= dict(model=model, set_aside=set_aside, short_batches=short_batches)
+        # Told where they are not the defaults: ledgers from before they were there go on.
+        self._options |= {"model": model} if model else {}
+        self._options |= ({} if set_aside else {"set_aside": False}) | ({"short_batches": True} if short_batches else {})
+        self._short = short_batches
         images = data.load(dataset)
         self.source = images.source
         order = keys.rng(_VALIDATION_KEY).permutation(len(images.train_y))
@@ -100,7 +102,7 @@ class ImageProblem:
         self._owned = iid(len(train), clients, rng) if split == "iid" else dirichlet(self._y.numpy(), clients, alpha, rng)
         # 32 bits of a hashed key are enough here: one draw per run, and no key is near another.
         generator = torch.Generator().manual_seed(keys.derive(key, "init") % 2**32)
-        self.loss = ImageLoss(models.build(model, generator), cross_entropy, mode)
+        self.loss = ImageLoss(models.build(model or DEFAULT_MODEL[dataset], generator), cross_entropy, mode)
         self.layout = layout_of(self.loss)
 
     def initial(self) -> Point:
@@ -111,7 +113,7 @@ class ImageProblem:
         """(images (n, 1, height, width), labels (n,)) of a client; n is the batch size, or that of a short batch."""
         rng = keys.rng(keys.derive(self.key, "batch", client=int(client), round=round_, step=step))
         owned, size = self._owned[int(client)], self.batch_size
-        if self._options["short_batches"]:
+        if self._short:
             full = (len(owned) - 1) // size
             size = size if rng.integers(full + 1) < full else len(owned) - full * size
         index = torch.from_numpy(sample_batch(owned, size, rng))

@@ -242,3 +242,13 @@ def test_short_batches_come_as_often_as_in_an_epoch(batch):
     for size in epoch:
         share = epoch.count(size) / len(epoch)
         assert abs(drawn.count(size) / 300 - share) <= 4 * math.sqrt(share * (1 - share) / 300)
+
+
+def test_options_are_told_where_they_are_not_the_defaults_and_rebuild_the_problem():
+    plain = ImageProblem("digits", 10).describe()
+    assert set(plain) == {"split", "alpha", "batch_size", "mode", "evaluate_on", "key"}
+    given = {"set_aside": False, "short_batches": True, "model": "small_cnn", "mode": "loop", "batch_size": 16, "split": "iid"}
+    problem = ImageProblem("digits", 10, **given)
+    again = ImageProblem("digits", 10, **problem.describe())
+    assert again.describe() == problem.describe() == plain | given
+    assert all(torch.equal(a, b) for a, b in zip(problem.batch(np.array(3), 2, 1), again.batch(np.array(3), 2, 1), strict=True))
