@@ -87,6 +87,9 @@ EXPERIMENTS: dict[str, str] = {
     "second_order_safety": "vision.second_order_safety:SECOND_ORDER_SAFETY",
     "fig5_mnist": "vision.fig5:MNIST",
     "fig5_mnist_paper": "vision.fig5:MNIST_PAPER",
+    "decomfl_mnist": "vision.decomfl:MNIST",
+    "decomfl_mnist_paper": "vision.decomfl:MNIST_PAPER",
+    "decomfl_fashion_paper": "vision.decomfl:FASHION_PAPER",
     "llm_toy_sst2": "llm.compare:TOY_SST2",
     "llm_toy_qqp": "llm.compare:TOY_QQP",
     "llm_toy_squad": "llm.compare:TOY_SQUAD",
@@ -147,6 +150,7 @@ FIGURES: dict[str, FigureEntry] = {
     "along": FigureEntry("figures.curvature:draw_along", "along", ("along", "along_still", "along_exact")),
     "fig5_digits": FigureEntry("figures.fig5:draw", "fig5_digits", ("fig5_digits",)),
     "fig5_mnist": FigureEntry("figures.fig5:draw", "fig5_mnist", ("fig5_mnist",)),
+    "decomfl_mnist": FigureEntry("figures.decomfl:draw", "decomfl_mnist", ("decomfl_mnist", "decomfl_mnist_against")),
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
     "learned_h_mnist": FigureEntry("figures.learned_h:draw", "fig5_mnist", ("fig5_mnist_h", "fig5_mnist_h_summary")),
     **{  # all tables of the experiment are written together, this one last

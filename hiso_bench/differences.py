@@ -5,6 +5,9 @@ Central: s_p = [f(x + mu z_p) - f(x - mu z_p)] / (2 mu): 2 P evaluations, no mu-
 Second difference, where it is asked for: c = [f(x + mu z) + f(x - mu z) - 2 f(x)] / mu^2 = z' (grad^2 f) z + O(mu^2), exact on
 quadratics for every mu. Its direction's slope is then the central quotient of the same two evaluations.
 The point is evaluated at x' = x + mu z in a second buffer; x itself is never written, so an estimate cannot drift it.
+Exact: s_p = z_p' grad f(x), the limit mu -> 0 of both (DeComFL's "gradient projection", its Algorithm 5): one gradient a client
+in place of 2 P losses. What a run gains or loses by finite differences is read off against it; where that is nothing, it is the
+cheaper one to run.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ import torch
 from torch import Tensor
 
 from hiso_bench.directions import DirectionKey
-from hiso_bench.losses import Batch, Loss
+from hiso_bench.losses import Batch, Loss, value_and_gradient
 from hiso_bench.points import Layout, Point, Value, add_scaled
 
-Difference = Literal["forward", "central"]
+Difference = Literal["forward", "central", "exact"]
 DIFFERENCES: tuple[str, ...] = get_args(Difference)
 
 
@@ -36,8 +39,10 @@ def evaluations(difference: str, perturbations: int, curvatures: int = 0) -> int
     """The number of loss evaluations per client and local step.
 
     A second difference costs one more where differences are forward; where they are central the first costs f(x), the others
-    nothing.
+    nothing. "exact" has none; its backward pass, about two evaluations more, is not counted.
     """
+    if difference == "exact":
+        return 1
     return perturbations + 1 + curvatures if difference == "forward" else 2 * perturbations + bool(curvatures)
 
 
@@ -64,7 +69,7 @@ def measure(
         directions: the P direction keys.
         batches: one per client.
         mu: smoothing parameter, > 0.
-        difference: "forward" or "central".
+        difference: "forward", "central" or "exact"; the last has no replicate axes, no second differences and no use for mu.
         buffer: where x' is built; must not share memory with x, and may be where z is.
         curvatures: nc <= P, second differences along the first nc directions.
         curvature_mu: their smoothing parameter, > 0, and that of the slopes along these directions. With rounding errors e in
@@ -78,6 +83,10 @@ def measure(
     def at(key: DirectionKey, step: Value) -> Tensor:
         return loss.each(add_scaled(layout, x, z(key), step, out=buffer), batches).double()
 
+    if difference == "exact":
+        found = [value_and_gradient(loss, x, batch) for batch in batches]
+        along = [_inner([gradient for _, gradient in found], z(key)) for key in directions]
+        return Measurement(torch.stack(along, dim=1), torch.stack([value for value, _ in found]).double())
     based = difference == "forward" or curvatures > 0
     base = loss.each(x, batches).double() if based else torch.zeros(())
     slopes, seconds, middles = [], [], []
@@ -92,3 +101,9 @@ def measure(
         if number < curvatures:
             seconds.append((plus + minus - 2 * base) / reach**2)
     return Measurement(torch.stack([*slopes, *seconds], dim=1), base if based else torch.stack(middles).mean(0))
+
+
+def _inner(gradients: Sequence[Point], z: Point) -> Tensor:
+    """The products z' g of z with every gradient, float64 (len(gradients),)."""
+    leaves = [[(g * u).sum(dtype=torch.float64) for g, u in zip(gradient, z, strict=True)] for gradient in gradients]
+    return torch.stack([torch.stack(parts).sum() for parts in leaves])

@@ -87,7 +87,7 @@ class Method:
         lr_decay: eta_r = lr / (1 + lr_decay * r).
         perturbations: P, directions per local step.
         mu: smoothing parameter.
-        difference: "forward" (P + 1 evaluations) or "central" (2 P).
+        difference: "forward" (P + 1 evaluations), "central" (2 P), or their limit "exact" (a gradient; see `differences`).
         momentum: b in m <- b m + dx, x <- x - eta m.
         weight_decay: added to the direction as weight_decay * x (not seen by what H learns).
 
@@ -118,6 +118,8 @@ class Method:
         require(self.perturbations >= 1, "perturbations", self.perturbations, ">= 1")
         require(positive(self.mu), "mu", self.mu, "a finite number > 0")
         require(self.difference in DIFFERENCES, "difference", self.difference, ", ".join(DIFFERENCES))
+        if self.curvatures:
+            require(self.difference != "exact", "difference", "exact", "forward, central where there are second differences")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= momentum < 1")
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, ">= 0")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from vision.models import MODELS, build, paper_cnn, small_cnn
 
-SIZES = {"paper_cnn": (28, 28_938), "small_cnn": (8, 1_898)}
+SIZES = {"paper_cnn": (28, 28_938, 10), "small_cnn": (8, 1_898, 10), "fashion_cnn": (28, 1_206_590, 62)}
 
 
 def generator(seed=0):
@@ -23,12 +23,12 @@ def test_every_model_is_covered_here():
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_are_as_documented(name):
-    size, count = SIZES[name]
+    size, count, classes = SIZES[name]
     model = build(name, generator())
     assert sum(p.numel() for p in model.parameters()) == count
     assert f"{count:,} parameters" in MODELS[name].__doc__
     images = torch.rand(3, 1, size, size, generator=generator(), dtype=torch.float32)
-    assert model(images).shape == (3, 10)
+    assert model(images).shape == (3, classes)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not any(module.training for module in model.modules())
 
@@ -69,5 +69,5 @@ def test_shapes_alone_need_no_memory_and_no_randomness():
 
 
 def test_an_unknown_model_is_an_error_naming_the_known_ones():
-    with pytest.raises(ValueError, match="'resnet'; allowed: paper_cnn, small_cnn"):
+    with pytest.raises(ValueError, match="'resnet'; allowed: paper_cnn, small_cnn, fashion_cnn"):
         build("resnet", generator())
