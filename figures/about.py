@@ -77,6 +77,11 @@ ABOUT: dict[str, About] = {
         "DeComFL, LoRA table",
         "The same audit of the table with adapters. Nothing of ours stands beside its accuracies.",
     ),
+    "decomfl_mnist": About(
+        "DeComFL, MNIST and Fashion-MNIST figures",
+        "Accuracy against rounds with 1, 4 and 10 local steps at the published settings, the authors' published curves under ours, "
+        "for FedAvg and for DeComFL with the batch sizes that were tried. What is partial or was not run says so.",
+    ),
     "decomfl_scale": About(
         "DeComFL, model-scale figure",
         "Accuracy on SST-2 against rounds: the official repository's four curves, the end points that two tables "
