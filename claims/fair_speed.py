@@ -22,7 +22,6 @@ SAME = (-math.log(1.15), math.log(1.15))
 """No speed-up: a factor below 1.15 either way, in logs."""
 GAIN = (math.log(1.15), math.inf)
 MOST = (0.5, 1.0)
-THRESHOLDS = (0.6, 0.7, 0.8, 0.85)
 """Test accuracies that every arm passes well before its end."""
 
 
@@ -67,7 +66,7 @@ def table2_rule() -> Finding:
         return (one - both)[np.isfinite(one)]
 
     def at_thresholds(arm: str) -> Evidence:
-        logs = fair_speed.to_thresholds(of, arm, "decomfl", THRESHOLDS).mean(0)
+        logs = fair_speed.to_thresholds(of, arm, "decomfl", fair_speed.THRESHOLDS).mean(0)
         return Evidence(what % (f"those of {arm}", rule), mean_interval(logs), math.nan, GAIN)
 
     return Finding(

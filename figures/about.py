@@ -33,7 +33,7 @@ ABOUT: dict[str, About] = {
     "whitening": About(
         "HiSo, Figure 4",
         "The random spectrum of the figure under both readings of N(0, 3 I), with the printed L d, L kappa and zeta: "
-        "which reading they fit, and that zeta is half the dimension whatever the spectrum.",
+        "which reading they fit, and that zeta is half the dimension in the mean, whatever the spread of the log-normal.",
     ),
     "fig5_mnist": About(
         "HiSo, Figure 5 (left)",
@@ -85,7 +85,7 @@ ABOUT: dict[str, About] = {
     "decomfl_scale": About(
         "DeComFL, model-scale figure",
         "Accuracy on SST-2 against rounds: the official repository's four curves, the end points that two tables "
-        "print, and our small models above them.",
+        "print, and our small models beside them.",
     ),
     "rates": About(
         OURS,

@@ -19,7 +19,6 @@ from learned_h import fair_speed
 from learned_h.pairs import MEAN, Pair, pairs
 from vision.equal_bytes import TOTAL, UPLINK
 
-THRESHOLDS = (0.6, 0.7, 0.8, 0.85)
 SHOWN = 3.0
 """Panel c ends at so many half-widths."""
 
@@ -72,7 +71,7 @@ def _rule(ax: Axes, of: Any) -> None:
         there = np.isfinite(one)
         rows.append((f"{name}, to DeComFL's best", arm, mean_interval(one[there]), False, there.mean()))
         rows.append((f"{name}, both ways", arm, mean_interval(fair_speed.both_ways(of, arm, "decomfl")), True, None))
-        logs = fair_speed.to_thresholds(of, arm, "decomfl", THRESHOLDS).mean(0)
+        logs = fair_speed.to_thresholds(of, arm, "decomfl", fair_speed.THRESHOLDS).mean(0)
         rows.append((f"{name}, to 60 to 85 %", arm, mean_interval(logs), True, None))
     for y, (_, arm, interval, filled, reached) in enumerate(rows):
         _dot(ax, y, interval, arm, filled)

@@ -31,7 +31,9 @@ def one_round(of: Subject) -> list[Check]:
     """Mean and second moment of a round."""
     names = ("mean of a step is C grad f", "second moment of a step")
     method = of.make()
-    own = [part for part in ("move", "rate", "directions") if getattr(type(method), part) is not getattr(Method, part)]
+    own = [
+        part for part in ("move", "rate", "direction", "directions") if getattr(type(method), part) is not getattr(Method, part)
+    ]
     why = f"it has a {own[0]} of its own" if own else "" if method.linear_in_scalars else "not linear in the scalars"
     why = why or ("" if "gaussian" in method.laws else f"directions are {method.laws[0]}")
     if why:
@@ -40,6 +42,8 @@ def one_round(of: Subject) -> list[Check]:
     problem, rule = Quadratics.random(12, d, 2, leaf_shapes=((1,), (2,))), smolyak(P * d)
     built = of.make(lr=0.5, perturbations=P, mu=mu)
     federation = federation_over(rule, problem, built)
+    if any(bool((leaf != leaf[:1]).any()) for leaf in federation.state.buffers.get("h", ())):
+        return [Check(name, "-", "its H is random", NOT_APPLICABLE) for name in names]
     C = _inverse_h(built, problem)
     dx = take_round(federation)
     gradients, hessians = list(problem.gradients), list(problem.hessians)

@@ -33,6 +33,8 @@ KEYS, EVERY, ROUNDS = 160, 25, 800
 ARMS = (*PLAIN[:2], HISO[0])
 """DeComFL, DeComFL with twice the directions, and HiSo."""
 CASE = "digits MLP, 6/2"
+THRESHOLDS = (0.6, 0.7, 0.8, 0.85)
+"""Accuracies to which rounds are counted beside those to the best of an arm."""
 
 
 def _make(replicates: tuple[int, ...]) -> DigitsPerceptron:

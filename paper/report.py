@@ -34,7 +34,7 @@ def numbers(sources: Sources) -> dict[str, object]:
         "sections": sections(claims),
         "learned": learned_h.verdicts(sources),
         "images": learned_h.images(sources),
-        "saved": learned_h.saved(sources)[:4],
+        "saved": learned_h.saved(sources) + learned_h.saved_on_networks(sources),
         "language": language(sources),
         "printed": printed(),
         "figures": figures(),

@@ -170,3 +170,9 @@ def test_what_cannot_be_checked_is_refused(tmp_path, capsys):
     ]:
         assert cli.main(["verify", *args]) == 2
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(methods.PRESETS))
+def test_no_shipped_method_fails_a_moment_that_theory_knows(name):
+    rows = method_theory.one_round(method_checks.subject(name))
+    assert len(rows) == 2 and all(row.verdict in (HOLDS, NOT_APPLICABLE) for row in rows)
