@@ -1,4 +1,7 @@
-"""Methods of vectors: the published server steps, honest bytes, codecs, resume by recomputing, what a ledger cannot do."""
+"""Methods of vectors: the published server steps, honest bytes, codecs, resume by recomputing, what a ledger cannot do.
+
+Longer than a page because every registered method goes through all of it: the fixture that runs over them stands here once.
+"""
 
 import dataclasses
 import struct

@@ -1,4 +1,7 @@
-"""Examples are read from every layout into one shape, split the same way in every run, and missing or damaged ones are named."""
+"""Examples are read from every layout into one shape, split the same way in every run, and missing or damaged ones are named.
+
+Longer than a page because each of ten tasks has two layouts of its own, and one folder serves them all.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""Fine-tuning from the command line: a saved OPT from its folder to a checkpoint and back, resuming, and errors of one line."""
+"""Fine-tuning from the command line: a saved OPT from its folder to a checkpoint and back, resuming, and errors of one line.
+
+Longer than a page because all of it runs on one set of small models, which takes seconds to make.
+"""
 
 import json
 import os
