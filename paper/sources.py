@@ -39,14 +39,18 @@ class Sources:
         Raises:
             SourceError: there is none, or it was changed after it was written.
         """
-        places = {folder / f"{name}.csv": folder == self.fresh for folder in (self.fresh, self.results)}
-        path = next((path for path in places if path.exists()), self.results / f"{name}.csv")
+        path = self.path(name)
         try:
             frame, about = records.read(path)
         except records.RecordError as error:
             raise SourceError(f"table {name}: {error}; `make figures` or `make results PROFILE=standard` computes it") from error
-        self.used[name] = records.origin(about, places[path])
+        self.used[name] = records.origin(about, path.parent == self.fresh)
         return frame
+
+    def path(self, name: str) -> Path:
+        """Where a table is: in `fresh` if there is one, else in `results`."""
+        fresh = self.fresh / f"{name}.csv"
+        return fresh if fresh.exists() else self.results / f"{name}.csv"
 
     def claim(self, id_: str) -> dict[str, Any]:
         """A claim as `make verify` wrote it.

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hiso_bench import catalogue, records
-from paper import build, learned_h
+from paper import build, learned_h, stale
 from paper.sources import SourceError, Sources, interval, number
 
 QUANTITIES = ("d", "n_eff", "off_diagonal", "max_r_5", "layers_5", "std_log_5", "noise_5")
@@ -67,3 +67,24 @@ def test_a_number_that_is_none_is_refused():
     assert interval(1.0, 0.5, 2.0) == "1.0 [0.50, 2.0]"
     with pytest.raises(SourceError, match="nan"):
         number(float("nan"))
+
+
+def test_a_table_of_another_configuration_is_stale_and_one_that_only_has_more_is_not(tmp_path):
+    recorded, about = records.read(catalogue.RESULTS / "second_order.csv")
+
+    def refused(config, version=about["version"]):
+        records.write(recorded, tmp_path / "second_order.csv", config, version)
+        sources = Sources(fresh=tmp_path)
+        sources.table("second_order")
+        stale.check(sources)
+
+    refused(about["config"])
+    refused(about["config"] | {"cases": [*about["config"]["cases"], ["another"]]})
+    with pytest.raises(
+        SourceError, match=r"table second_order is stale \(keys: recorded 5, now 6\); `hiso-bench results second_order`"
+    ):
+        refused(about["config"] | {"keys": 5})
+    with pytest.raises(SourceError, match="cases has other entries"):
+        refused(about["config"] | {"cases": about["config"]["cases"][1:]})
+    with pytest.raises(SourceError, match="version: recorded 0"):
+        refused(about["config"], 0)
