@@ -68,8 +68,8 @@ def draw(results: Path, source: str, experiment: str = "decomfl_mnist") -> Figur
     extent = f"{config['clients']} clients, {config['sampled']} sampled, IID{partial}"
     fig.suptitle(
         f"DeComFL's figures on MNIST, its CNN (28,938 parameters); {extent}\n"
-        "Rates, P and momentum are the published ones, nothing was tuned. FedAvg: rate 0.1, plain SGD or a momentum of 0.5 kept by "
-        "every client.\nDeComFL: P = 20, rate 0.001, momentum 0.9, derivative in place of the central difference (see h).",
+        "Rates, P and momentum are the published ones, nothing was tuned. FedAvg: rate 0.1, plain SGD, or a momentum of 0.5 kept "
+        "by every client.\nDeComFL: P = 20, rate 0.001, momentum 0.9, derivative in place of the central difference (see h).",
         fontsize=9.5, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)

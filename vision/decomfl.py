@@ -5,8 +5,8 @@ taken from the code of the month of the runs (official repository, commits 74984
 command sets neither batch nor mu: SGD with weight decay 1e-5, momentum kept through local steps and rounds, central differences,
 mu = 1e-4 (another mu would stand in a run's name), and 256 images a batch, of which a client's 600 give two and a third of 88.
 The batch is in no name, so smaller ones are run too.
-The code of their FedAvg runs is not in the repository: its batch and momentum are open. Ours is plain SGD, and SGD with a momentum
-of a half which every client keeps, as in the FedAvg that the repository got seven months later.
+The code of their FedAvg runs is not in the repository: its batch and momentum are open. Ours is plain SGD, and SGD with a
+momentum of a half which every client keeps, as in the FedAvg that the repository got seven months later.
 
 A central difference costs forty forward passes where its limit, the derivative itself, costs one gradient, a tenth of the time.
 Curves are of the limit (`difference="exact"`); runs of differences with the same key, hence the same directions, clients and
