@@ -126,7 +126,7 @@ class Null(NamedTuple):
     one_way: Interval
     """Mean of the log speed-up over the pairs where it is reached; 99.9 %, jackknife over keys."""
     both_ways: Interval
-    """Mean of the same both ways, 99.9 %, over pairs of which no two share a key: over all ordered pairs it is zero by its form."""
+    """Mean of the same both ways, 99.9 %, over pairs no two of which share a key: over all ordered pairs it is 0 by its form."""
     reached: float
     """Share of the pairs where the one has the other's best within the budget."""
     largest: float
