@@ -204,7 +204,8 @@ def _verdicts(ax: Axes, series: pd.DataFrame, compared: pd.DataFrame, letter: st
         verdict = "yes" if found.reproduced else "no"
         if found.reached < last[str(found.arm)]:
             verdict = "diverged"
-        setting = (NAMES[str(one["method"])], one["tau"], one["batch"], keys[found.arm])
+        batch = str(one["batch"]).replace(" or ", "/").replace(", momentum", ", mom.")
+        setting = (NAMES[str(one["method"])], one["tau"], batch, keys[found.arm])
         rows.append((*setting, f"{100 * found.rms:.1f}", f"{found.within:.0%}", f"{found.between:.0%}", verdict))
     rows.sort(key=lambda row: (row[0], int(row[1]), len(row[2]), row[2]))
     ax.axis("off")
@@ -216,7 +217,7 @@ def _verdicts(ax: Axes, series: pd.DataFrame, compared: pd.DataFrame, letter: st
         colLabels=list(heads),
         cellLoc="center",
         bbox=(0, 1 - height, 1, height),  # type: ignore[arg-type]
-        colWidths=[0.18, 0.11, 0.11, 0.1, 0.13, 0.13, 0.13, 0.2],
+        colWidths=[0.17, 0.09, 0.26, 0.09, 0.13, 0.12, 0.12, 0.2],
     )
     table.auto_set_font_size(False)
     table.set_fontsize(7)
