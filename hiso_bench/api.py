@@ -186,6 +186,6 @@ def rebuild(ledger: Ledger, at: Base) -> State:
     run = ledger.header.get("run")
     if not run:
         raise LedgerError(f"ledger {ledger.path} does not say how its run was made")
-    given = {k: float("inf") if v == "inf" else v for k, v in run["method"].items() if k not in ("name", "h")}
+    given = {k: float("inf") if v == "inf" else v for k, v in run["method"].items() if k not in ("name", *catalogue.GIVEN)}
     method = catalogue.method(run["method"]["name"], given, at)
     return audit.audit(ledger, at, method, FederationOptions(**run["federation"]))

@@ -213,17 +213,26 @@ def problem(name: str, options: Mapping[str, Any]) -> Problem:
     return kind(**fixed, **options)
 
 
+GIVEN: dict[str, tuple[str, str]] = {
+    "h": ("oracle_h", "the exact diagonal of the Hessian; problem {} does not know its own"),
+    "inputs": ("layer_inputs", "the inputs of linear layers on examples that every party holds; problem {} has none to tell"),
+}
+"""Options of methods that no person gives: option -> what of a problem gives it, and what is said where there is none."""
+
+
 def method(name: str, options: Mapping[str, Any], at: Base) -> Method:
-    """Build a method by name for a problem, which provides the oracle H where one is needed.
+    """Build a method by name for a problem, which gives what only it can: an oracle H, or the inputs of its layers.
 
     Raises:
-        ValueError: unknown method or option, or an oracle H that the problem does not have.
+        ValueError: unknown method or option, or the problem does not have what the method needs of it.
     """
     given = dict(options)
-    if "h" in methods.options(name):
-        if not hasattr(at, "oracle_h"):
-            raise ValueError(f"method {name} needs the exact diagonal of the Hessian; problem {at.name} does not know its own")
-        given["h"] = at.oracle_h()  # type: ignore[attr-defined]
+    for option in GIVEN.keys() & methods.options(name).keys():
+        attribute, what = GIVEN[option]
+        if not hasattr(at, attribute):
+            raise ValueError(f"method {name} needs {what.format(at.name)}")
+        found = getattr(at, attribute)
+        given[option] = found() if option == "h" else found
     return methods.build(name, given)
 
 
