@@ -82,6 +82,7 @@ EXPERIMENTS: dict[str, str] = {
     "equal_bytes": "vision.equal_bytes:EQUAL_BYTES",
     "fair_speed": "learned_h.fair_speed:FAIR_SPEED",
     "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
+    "agzo": "vision.agzo:AGZO",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
     "second_order_safety": "vision.second_order_safety:SECOND_ORDER_SAFETY",
