@@ -175,10 +175,11 @@ def rebuild(ledger: Ledger, at: Base) -> State:
 
     Args:
         ledger: of a method of scalars.
-        at: the run's problem; only its base point is used, and no data.
+        at: the run's problem; only its base point is used, and no data but public examples where the method asks for them.
 
     Returns:
-        The state after the last round. Cost: P random points and as many passes over x per round, and no loss.
+        The state after the last round. Cost: P random points and as many passes over x per round, and no loss; what the method's
+        `learn` costs besides.
 
     Raises:
         LedgerError: the ledger does not say how its run was made, or what it holds does not lead to its fingerprints.

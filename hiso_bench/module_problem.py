@@ -110,7 +110,12 @@ class ModuleProblem:
             ValueError: there are fewer public examples.
         """
         held = len(self._public[0]) if self._public else 0
-        require(examples <= held, "public", held, f">= the {examples} examples that every party must hold for them")
+        require(
+            examples <= held,
+            "public",
+            held,
+            f">= the {examples} examples, held by every party, that a method such as agzo asks for",
+        )
         index = torch.from_numpy(keys.rng(keys.derive(self.key, "public", draw=draw)).permutation(held)[:examples])
         return linear_inputs(self.loss, x, tuple(part[index] for part in self._public))
 

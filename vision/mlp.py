@@ -148,7 +148,12 @@ class DigitsPerceptron:
             ValueError: there are fewer public images.
         """
         held = len(self._public)
-        require(examples <= held, "public", held, f">= the {examples} images that every party must hold for them")
+        require(
+            examples <= held,
+            "public",
+            held,
+            f">= the {examples} images, held by every party, that a method such as agzo asks for",
+        )
         order = keys.rng(keys.derive(self.key, "public", draw=draw)).random((*self.layout.replicate_shape, held)).argsort(-1)
         images = self._public[torch.from_numpy(order[..., :examples])].to(x[0].dtype)
         return images, None, self.loss.hidden(x, images), None

@@ -222,10 +222,14 @@ def test_what_a_problem_lacks_is_said_with_the_method_s_name():
     ):
         catalogue.method("agzo", {"lr": 0.1}, quadratic())
     few = digits(public=5)
-    with pytest.raises(ValueError, match="public 5 is out of range; allowed: >= the 10 images that every party must hold"):
+    with pytest.raises(
+        ValueError, match="public 5 is out of range; allowed: >= the 10 images, held by every party, that a method such as agzo"
+    ):
         agzo(few).init(few.initial(), few.layout)
     module = ModuleProblem(filled(linear(2, 2)), [(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))])
-    with pytest.raises(ValueError, match="public 0 is out of range; allowed: >= the 10 examples that every party must hold"):
+    with pytest.raises(
+        ValueError, match="public 0 is out of range; allowed: >= the 10 examples, held by every party, that a method such as agzo"
+    ):
         agzo(module, rank=1).init(module.initial(), module.layout)
     problem = digits()
     with pytest.raises(ValueError, match="rank 11 is out of range; allowed: <= the 10 inputs of leaf 0"):
