@@ -80,8 +80,8 @@ def _verdict(runs: pd.DataFrame, shares: pd.DataFrame, rank: int) -> str:
         ratios = [final(part, *pair) for pair in pairs]
         words.append(["below" if ratio.high < 1 else "above" if ratio.low > 1 else "not apart" for ratio in ratios[:2]])
         lines.append(
-            f"Last loss, rates tuned for {budget} rounds: AGZO / DeComFL {told(ratios[0])} ({words[-1][0]}), "
-            f"AGZO / random basis {told(ratios[1])} ({words[-1][1]}), random / DeComFL {told(ratios[2])}"
+            f"{budget} rounds, last loss over DeComFL's: AGZO {told(ratios[0])} ({words[-1][0]}), "
+            f"random basis {told(ratios[2])}; AGZO over random {told(ratios[1])} ({words[-1][1]})"
         )
     if all(word == ["below", "below"] for word in words):
         answer = "The public basis helps here."
@@ -90,9 +90,9 @@ def _verdict(runs: pd.DataFrame, shares: pd.DataFrame, rank: int) -> str:
     elif any(word[0] == "below" for word in words):
         answer = "A gain over DeComFL, but none over a random basis of the same rank: the activations are not what helps here."
     else:
-        answer = "The public basis does not help here."
+        answer = "The public basis does not help here: at no budget is its loss told to be below DeComFL's."
     falls = [told(gain(shares, basis, rank)) for basis in ("public", "random")]
-    lines.append(f"Expected fall in one step at its best rate, over DeComFL's, at (a): public {falls[0]}, random {falls[1]}")
+    lines.append(f"Expected fall in one step at its best rate over DeComFL's, at (a): AGZO {falls[0]}, random basis {falls[1]}")
     return "\n".join((answer, *lines))
 
 

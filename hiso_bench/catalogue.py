@@ -143,6 +143,7 @@ FIGURES: dict[str, FigureEntry] = {
     },
     "ablation_mnist": FigureEntry("figures.ablation_images:draw", "ablation_mnist", ("ablation_mnist",)),
     "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size", "equal_bytes")),
+    "agzo": FigureEntry("figures.agzo:draw", "agzo", ("agzo_share", "agzo")),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(

@@ -215,7 +215,8 @@ class AgzoDigits:
         for _ in range(10):
             federation.round()
         seconds = (time.monotonic() - started) / 10 * sum(BUDGETS)
-        return Plan(len(ARMS) * len(KEYS), 3 * len(ARMS) * len(TUNING_KEYS), seconds)
+        # The Hessians of a key take about as long as four runs.
+        return Plan((len(ARMS) + 4) * len(KEYS), 3 * len(ARMS) * len(TUNING_KEYS), seconds)
 
     def tune(self, results: Path, work: Path, jobs: int) -> None:
         """Write agzo_grid.csv."""

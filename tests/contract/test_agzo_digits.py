@@ -42,7 +42,7 @@ def test_the_tables_have_every_arm_and_the_picture_is_drawn(small, tmp_path):
         config = {"curved": [8], "arms": {"agzo": {"options": {"rank": 16, "basis_examples": 20}}}}
         records.write(frame, tmp_path / f"{name}.csv", config, 1)
     figure = picture.draw(tmp_path, "test")
-    assert "AGZO / DeComFL" in figure.get_suptitle()
+    assert "last loss over DeComFL's: AGZO" in figure.get_suptitle()
 
 
 def test_scores_of_a_grid_are_those_of_single_runs_and_a_lost_run_scores_nothing(small):
@@ -86,3 +86,27 @@ def test_the_gain_is_that_of_the_exact_moments(small):
         return (g @ C @ g) ** 2 / (2 * np.sum(H * square))
 
     assert rows[0][3] == pytest.approx(fall(Pi) / fall(np.eye(len(g))), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ends", "answer"),
+    [
+        ({4: (0.5, 0.8), 8: (0.5, 0.8)}, "The public basis helps here."),
+        ({4: (0.5, 0.8), 8: (1.0, 1.0)}, "The public basis helps here, but not at every budget."),
+        ({4: (0.5, 0.5), 8: (1.0, 1.0)}, "A gain over DeComFL, but none over a random basis"),
+        ({4: (1.0, 1.0), 8: (2.0, 0.5)}, "The public basis does not help here"),
+    ],
+)
+def test_the_figure_says_what_the_tables_say(ends, answer):
+    """Last losses of AGZO and of its random control over DeComFL's, for each budget."""
+    rows, noise = [], (0.99, 1.0, 1.01, 1.0)
+    for budget, (public, random) in ends.items():
+        for arm, ratio in (("decomfl", 1.0), ("agzo", public), ("agzo-random", random)):
+            rows += [(budget, arm, key, budget, ratio * noise[key] ** (1 if arm == "agzo" else -1)) for key in range(4)]
+    runs = pd.DataFrame(rows, columns=["budget", "arm", "key", "round", "loss"])
+    spans = pd.DataFrame(
+        [(basis, 16, 1.0 + key / 100) for basis in agzo.BASES for key in range(4)], columns=["basis", "rank", "gain"]
+    )
+    text = picture._verdict(runs, spans, 16)
+    assert text.startswith(answer)
+    assert f"last loss over DeComFL's: AGZO {ends[4][0]:.2f} [" in text and f"random basis {ends[8][1]:.2f} [" in text
