@@ -151,6 +151,12 @@ ABOUT: dict[str, About] = {
         "How much faster, counted fairly: Table 2's rule against both ways and against a null of equal arms, other federations, "
         "the spread of every recorded comparison, and loss at equal bytes beside first-order methods that compress.",
     ),
+    "agzo": About(
+        OURS,
+        "AGZO with a basis of public images: which share of the clients' gradient its span holds, and of the curvature that the "
+        "noise of a step meets, beside random subspaces of the same rank; and its loss beside DeComFL's and that of a random "
+        "basis, tuned alike. The figure says whether it helps.",
+    ),
     "dynamics": About(
         OURS,
         "How H moves: its fixed point, its memory, quiet rounds, and problems that change in the middle of a run.",

@@ -180,10 +180,11 @@ def rebuild(ledger: Ledger, at: Base) -> State:
 
     Args:
         ledger: of a method of scalars.
-        at: the run's problem; only its base point is used, and no data.
+        at: the run's problem; only its base point is used, and no data but public examples where the method asks for them.
 
     Returns:
-        The state after the last round. Cost: P random points and as many passes over x per round, and no loss.
+        The state after the last round. Cost: P random points and as many passes over x per round, and no loss; what the method's
+        `learn` costs besides.
 
     Raises:
         LedgerError: the ledger does not say how its run was made, or what it holds does not lead to its fingerprints.
@@ -191,6 +192,6 @@ def rebuild(ledger: Ledger, at: Base) -> State:
     run = ledger.header.get("run")
     if not run:
         raise LedgerError(f"ledger {ledger.path} does not say how its run was made")
-    given = {k: float("inf") if v == "inf" else v for k, v in run["method"].items() if k not in ("name", "h")}
+    given = {k: float("inf") if v == "inf" else v for k, v in run["method"].items() if k not in ("name", *catalogue.GIVEN)}
     method = catalogue.method(run["method"]["name"], given, at)
     return audit.audit(ledger, at, method, FederationOptions(**run["federation"]))

@@ -83,6 +83,7 @@ EXPERIMENTS: dict[str, str] = {
     "equal_bytes": "vision.equal_bytes:EQUAL_BYTES",
     "fair_speed": "learned_h.fair_speed:FAIR_SPEED",
     "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
+    "agzo": "vision.agzo:AGZO",
     "fig5_digits": "vision.fig5:DIGITS",
     "second_order_digits": "vision.second_order:SECOND_ORDER_DIGITS",
     "second_order_safety": "vision.second_order_safety:SECOND_ORDER_SAFETY",
@@ -143,6 +144,7 @@ FIGURES: dict[str, FigureEntry] = {
     },
     "ablation_mnist": FigureEntry("figures.ablation_images:draw", "ablation_mnist", ("ablation_mnist",)),
     "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size", "equal_bytes")),
+    "agzo": FigureEntry("figures.agzo:draw", "agzo", ("agzo_share", "agzo")),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(
@@ -219,17 +221,26 @@ def problem(name: str, options: Mapping[str, Any]) -> Problem:
     return kind(**fixed, **options)
 
 
+GIVEN: dict[str, tuple[str, str]] = {
+    "h": ("oracle_h", "the exact diagonal of the Hessian; problem {} does not know its own"),
+    "inputs": ("layer_inputs", "the inputs of linear layers on examples that every party holds; problem {} has none to tell"),
+}
+"""Options of methods that no person gives: option -> what of a problem gives it, and what is said where there is none."""
+
+
 def method(name: str, options: Mapping[str, Any], at: Base) -> Method:
-    """Build a method by name for a problem, which provides the oracle H where one is needed.
+    """Build a method by name for a problem, which gives what only it can: an oracle H, or the inputs of its layers.
 
     Raises:
-        ValueError: unknown method or option, or an oracle H that the problem does not have.
+        ValueError: unknown method or option, or the problem does not have what the method needs of it.
     """
     given = dict(options)
-    if "h" in methods.options(name):
-        if not hasattr(at, "oracle_h"):
-            raise ValueError(f"method {name} needs the exact diagonal of the Hessian; problem {at.name} does not know its own")
-        given["h"] = at.oracle_h()  # type: ignore[attr-defined]
+    for option in GIVEN.keys() & methods.options(name).keys():
+        attribute, what = GIVEN[option]
+        if not hasattr(at, attribute):
+            raise ValueError(f"method {name} needs {what.format(at.name)}")
+        found = getattr(at, attribute)
+        given[option] = found() if option == "h" else found
     return methods.build(name, given)
 
 

@@ -10,6 +10,7 @@ import torch
 from hiso_bench import methods
 from hiso_bench.method_protocol import FAILS, PROTOCOL, Check, Subject
 from hiso_bench.method_theory import comparison, one_round
+from hiso_bench.testing import some_inputs
 
 CHECKS: tuple[Callable[[Subject], list[Check]], ...] = (*PROTOCOL, one_round, comparison)
 
@@ -46,7 +47,9 @@ def attempt(each: Callable[[Subject], list[Check]], of: Subject) -> list[Check]:
 
 
 def subject(name: str) -> Subject:
-    """A registered method of scalars, with some H where it needs one from outside.
+    """A registered method of scalars, with some H or some inputs of layers where it needs them from outside.
+
+    Made-up inputs say nothing of the gradient: what is measured of a method that uses them is the worst case.
 
     Raises:
         ValueError: unknown; it sends vectors; it cannot be built from a learning rate alone.
@@ -56,6 +59,8 @@ def subject(name: str) -> Subject:
     given: dict[str, Any] = {"lr": 0.05}
     if "h" in methods.options(name):
         given["h"] = tuple(torch.tensor(value, dtype=torch.float64) for value in (2.0, 0.5))
+    if "inputs" in methods.options(name):
+        given |= {"inputs": some_inputs, "rank": 1, "window": 2, "basis_examples": 3}
     try:
         methods.build(name, given)
     except TypeError as error:

@@ -46,9 +46,10 @@ def one_round(of: Subject) -> list[Check]:
     dx = take_round(federation)
     if not np.isfinite(dx).all():  # a direction at the origin, say: such a method fails elsewhere if it fails
         return [Check(name, "-", "not finite at a node of the rule", NOT_APPLICABLE) for name in names]
-    gradients, hessians = list(problem.gradients), list(problem.hessians)
-    mean = moments.mean(problem.gradients.mean(0), C)
-    square = moments.second_moment_shared(gradients, C, hessians, mu, P, "gaussian", built.difference)
+    g, S = problem.gradients.mean(0), problem.hessians.mean(0)
+    mean = C @ g  # of a C that may be singular: Gaussian directions need not span
+    square = moments.gradient_part(np.outer(g, g), C, P, "gaussian")
+    square += moments.curvature_part(S, C, mu, P, "gaussian", built.difference)
     wanted = ((mean, dx), (square, dx[:, :, None] * dx[:, None, :]))
     rows = []
     for name, (predicted, values) in zip(names, wanted, strict=True):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from hiso_bench import keys
+from hiso_bench.layer_inputs import linear_inputs
 from hiso_bench.losses import Batch, ModuleLoss, cross_entropy, layout_of
 from hiso_bench.methods.base import require
 from hiso_bench.partition import sample_batch
@@ -39,6 +40,8 @@ class ModuleProblem:
         metric: the one a person watches: "loss", or a name in `metrics`, of which more is better.
         batch_size: examples per client and local step, with replacement where a client holds fewer; 0: all that it holds,
             the same in every round.
+        public: examples like a client's that every party holds and no client trains on: for a method that asks for the inputs of
+            linear layers. None: there are none.
         mode: how clients are evaluated together: "loop", or "clients" (one forward pass, batches of one size), or "vmap".
         key: 64-bit key of the batches.
 
@@ -60,6 +63,7 @@ class ModuleProblem:
         batch_size: int = 0,
         mode: str = "loop",
         key: int = 0,
+        public: Examples | Dataset[Any] | None = None,
     ) -> None:
         self.metrics = dict(metrics or {})
         require(len(clients) >= 1, "clients", len(clients), "the data of at least one client")
@@ -67,6 +71,7 @@ class ModuleProblem:
         require(metric in ("loss", *self.metrics), "metric", metric, ", ".join(("loss", *self.metrics)))
         self._data = [_examples(data, f"client {i}") for i, data in enumerate(clients)]
         self._test = self._data if test is None else [_examples(test, "test")]
+        self._public = () if public is None else _examples(public, "public")
         self.clients, self.batch_size, self.key = len(clients), batch_size, key
         self.metric, self.higher_is_better = metric, metric != "loss"
         self.loss = ModuleLoss(module, per_example, mode)
@@ -98,10 +103,26 @@ class ModuleProblem:
                         sums[name] += float(each(lambda *args, **kw: self.loss.outputs(x, *args, **kw), part).double().sum())
         return {name: total / count for name, total in sums.items()}
 
+    def layer_inputs(self, x: Point, examples: int, draw: int) -> Sequence[Tensor | None]:
+        """What enters the module's linear layers on some of the public examples; see `layer_inputs.linear_inputs`.
+
+        Raises:
+            ValueError: there are fewer public examples.
+        """
+        held = len(self._public[0]) if self._public else 0
+        require(
+            examples <= held,
+            "public",
+            held,
+            f">= the {examples} examples, held by every party, that a method such as agzo asks for",
+        )
+        index = torch.from_numpy(keys.rng(keys.derive(self.key, "public", draw=draw)).permutation(held)[:examples])
+        return linear_inputs(self.loss, x, tuple(part[index] for part in self._public))
+
     def describe(self) -> dict[str, Any]:
-        """Batch size, mode and key, and a hash of the clients' data: what a resumed run must share."""
+        """Batch size, mode and key, and a hash of the clients' data and the public examples: what a resumed run must share."""
         digest = hashlib.sha256()
-        for data in self._data:
+        for data in (*self._data, self._public):
             for part in data:
                 digest.update(f"{tuple(part.shape)} {part.dtype}".encode() + part.contiguous().numpy().tobytes())
         return {"batch_size": self.batch_size, "mode": self.loss.mode, "key": self.key, "data_hash": digest.hexdigest()[:32]}

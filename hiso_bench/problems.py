@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from hiso_bench.losses import Batch, Loss
 from hiso_bench.points import Layout, Point
@@ -30,6 +32,27 @@ class Saves(Protocol):
 
     def save(self, x: Point, folder: Path, told: dict[str, Any]) -> str:
         """Write the model at x into a new folder, with `told` beside it; returns what was written, in a word."""
+        ...
+
+
+class PublicInputs(Protocol):
+    """A problem whose parties all hold some examples: no client's training data, and none that results are reported on."""
+
+    def layer_inputs(self, x: Point, examples: int, draw: int) -> Sequence[Tensor | None]:
+        """What enters the linear layers at x on some of those examples.
+
+        Args:
+            x: the point.
+            examples: how many, without replacement.
+            draw: which of the draws; they come from the problem's own key.
+
+        Returns:
+            For each leaf of x (*replicates, ..., n): inputs (*replicates, rows, n), or without replicate axes where all have the
+            same; None for a leaf that is no weight of a linear layer.
+
+        Raises:
+            ValueError: the parties do not share as many examples.
+        """
         ...
 
 

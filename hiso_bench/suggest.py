@@ -228,6 +228,7 @@ def _refuse(method: Any, name: str) -> None:
         for part in ("move", "rate", "direction", "directions")
         if getattr(type(method), part, None) is not getattr(Method, part, None)
     ]
+    own += ["basis"] if hasattr(method, "basis_examples") else []
     linear = method.scalar_only and method.linear_in_scalars
     if linear and not own and type(method).combine in (Method.combine, HiSo.combine):
         return

@@ -214,6 +214,15 @@ class Quadratics:
         return {"hessians": self.hessians.tolist(), "linear": self.linear.tolist(), "start": self.start.tolist()}
 
 
+def some_inputs(x: Point, examples: int, draw: int) -> tuple[Tensor, ...]:
+    """Made-up inputs of layers (n,), (*replicates, examples, n): x under random factors that are the same for every replicate."""
+    found = []
+    for i, leaf in enumerate(x):
+        factors = keys.rng(keys.derive(draw, "inputs", leaf=i)).standard_normal((examples, leaf.shape[-1]))
+        found.append(leaf.unsqueeze(-2) * torch.from_numpy(factors).to(leaf))
+    return tuple(found)
+
+
 def federation_over(
     rule: Cubature,
     problem: Quadratics,

@@ -94,7 +94,10 @@ def header(problem: Problem, method_name: str, method: Rule, options: Federation
     return {
         "run": {
             "problem": problem.describe() | {"name": problem.name, "clients": problem.clients},
-            "method": {"name": method_name, **_json(dataclasses.asdict(method))},
+            "method": {
+                "name": method_name,
+                **_json({field.name: getattr(method, field.name) for field in dataclasses.fields(method)}),
+            },
             "federation": fields,
             "evaluate_every": schedule.evaluate_every,
             "fingerprint_every": schedule.fingerprint_every,
@@ -117,7 +120,9 @@ def _json(options: dict[str, Any]) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return value.tolist()
-        # A point given from outside (an oracle H) enters through the base fingerprint; only its shape is listed.
+        # What a problem gives enters through the base fingerprint. Of a point (an oracle H) the shape is listed.
+        if callable(value):
+            return "given by the problem"
         return [list(v.shape) for v in value] if isinstance(value, tuple) else value
 
     return {name: str(v) if isinstance(v, float) and v in (float("inf"),) else plain(v) for name, v in options.items()}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from hiso_bench import catalogue, methods, records
 from hiso_bench.federation import Federation, FederationOptions
@@ -64,6 +65,8 @@ def _kink() -> Cubature:
     return product(half_hermite(4), gauss_product(D - 1))
 
 
+_INPUT = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+"""Of AGZO's layer: the rows of G lie in its span, as they do where the basis is that of the batch."""
 _PLAIN = "none"
 CASES = (
     Case("decomfl", lambda: smolyak(5 * D), 1, (D + 6) / 5, _PLAIN),
@@ -72,6 +75,8 @@ CASES = (
     Case("lozo", lambda: gauss_product(D), 1, D + 2 * (2 + 2 + 1) + 2, _PLAIN, True, (("rank", 1),)),
     Case("subzero", lambda: product(circle(8), circle(8), gauss_product(1)), 1, D * (1 + 2),
          "none over subspaces; within one, its part of g", True, (("rank", 1),)),
+    Case("agzo", lambda: smolyak(D), 1, 2 * 1 + 2, "none where the rows of G lie in span(A); else G A A'", True,
+         (("rank", 1), ("inputs", lambda x, examples, draw: [_INPUT]))),
     Case("hizoo", lambda: smolyak(D), 1, D + 2, "x none at H = 1; H: S_ii + h_i tr(A) / 2"),
     Case("hizoo-stein", lambda: smolyak(D), 1, D + 2, "none; H: none but for its floor"),
     Case("feedsign", _kink, math.sqrt(2 / math.pi), D, "along g / norm(g)", False),
@@ -169,13 +174,20 @@ have a second moment above that of a full direction at every shape and rank, mn 
 against mn + 2 (r is below m and n): what they save is memory and random numbers. A lower variance is had only within a
 subspace, at the price of bias.
 
+`agzo` (arXiv 2601.17261) draws R A', A an orthonormal basis of the r leading inputs of a linear layer, and has
+(mr + 2) |G A|^2, a lower second moment where the rows of G lie in span(A). Two things to know before using it:
+
+- Published, A comes from a client's own batch: a function of private examples, from which nobody else can regenerate the
+  direction. Here it comes from examples that every party holds and no client trains on (`--public` of `digits-mlp`, `public` of a
+  `ModuleProblem`), once in a window of rounds; the part of G outside its span is never seen. The inputs themselves are not sent,
+  but the public examples must be shared beforehand.
+- What a step's noise costs is E dx'S dx, not E |dx|^2, and the curvature of a linear layer lies in the span of its inputs as its
+  gradient does. The eta* above is that of |x|^2 / 2, which curves everywhere. On a loss of the layer's outputs the expected fall
+  is the same with and without the basis (`tests/expectation/test_agzo.py`); what it is on digits is the figure `agzo`.
+
 ## Not here
 
-- AGZO (arXiv 2601.17261) draws G A', A a basis of a layer's input activations on the client's batch. Its second moment is lower
-  where the rows of the gradient lie in that span, as they do for linear layers. But A is a function of private examples: server
-  and other clients cannot regenerate the direction from a key and a scalar, so scalars are not enough to replay it. With one
-  client, or with a public batch that everybody holds, it could be; the first is no federation, and the second is another method,
-  whose basis need not hold the gradient.
+- AGZO with the published basis, of each client's own batch: see above.
 - FedKSeed-Pro draws seeds by the size of their past scalars, and a client's choice then has to be sent.
 - HiZOO's official code divides the step by the H just updated; here H is frozen while a round's steps move x.
 """

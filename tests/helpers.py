@@ -9,7 +9,9 @@ from torch import nn
 
 from hiso_bench import keys, methods
 from hiso_bench.federation import Federation, FederationOptions
+from hiso_bench.layer_inputs import linear_inputs
 from hiso_bench.losses import ModuleLoss, cross_entropy, layout_of
+from hiso_bench.testing import some_inputs
 from synthetic.quadratic import Quadratic
 
 
@@ -46,6 +48,10 @@ class TinyNet:
     def evaluate(self, x):
         return {"loss": float(self.loss.each(x, [self.batch(np.array(c), 0, 0) for c in range(6)]).mean())}
 
+    def layer_inputs(self, x, examples, draw):
+        shared = torch.from_numpy(keys.rng(keys.derive(1, "shared", draw=draw)).standard_normal((examples, 4)).astype(np.float32))
+        return linear_inputs(self.loss, x, (shared, torch.zeros(examples, dtype=torch.int64)))
+
     def describe(self):
         return {"mode": self.loss.mode}
 
@@ -59,6 +65,9 @@ def build(name, problem, **options):
     if "h" in {field.name for field in dataclasses.fields(methods.PRESETS[name][0])}:
         shapes = problem.layout.leaf_shapes
         given |= {"h": tuple(torch.linspace(0.2, 2, math.prod(shape), dtype=torch.float64).reshape(shape) for shape in shapes)}
+    if name == "agzo":
+        inputs = getattr(problem, "layer_inputs", some_inputs)
+        given = {"rank": 2, "window": 2, "basis_examples": 5, "inputs": inputs} | given
     if name in ("safe-step", "curvature", "curvature-block"):
         given = {"burn_in": 2} | given
     if name == "hiso-frozen":

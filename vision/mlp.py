@@ -8,6 +8,7 @@ factors: a problem that a diagonal H could repair, so the positive control of wh
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,13 @@ class PerceptronLoss(SoftmaxLoss):
 
     def logits(self, x: Point, inputs: Tensor | None) -> Tensor:
         """The logits, (*replicates, n, classes). Cost: two batched products."""
-        first, shift, second, offset = x
+        _, _, second, offset = x
         assert inputs is not None
-        hidden = torch.tanh(inputs @ first.mT + shift.unsqueeze(-2))
-        return hidden @ second.mT + offset.unsqueeze(-2)
+        return self.hidden(x, inputs) @ second.mT + offset.unsqueeze(-2)
+
+    def hidden(self, x: Point, inputs: Tensor) -> Tensor:
+        """What enters the second layer, (*replicates, n, hidden)."""
+        return torch.tanh(inputs @ x[0].mT + x[1].unsqueeze(-2))
 
 
 class DigitsPerceptron:
@@ -44,7 +48,8 @@ class DigitsPerceptron:
         hidden: width of the hidden layer; d = 75 hidden + 10.
         split: "iid" or "dirichlet" (label-skewed).
         alpha: concentration of the Dirichlet split.
-        examples: training images used, drawn by `key`; 0 takes all 1,438.
+        examples: training images used, drawn by `key`; 0 takes all 1,438 less the public ones.
+        public: training images set aside, drawn by `key`, that every party holds and no client trains on; labels are not used.
         batch_size: images per client and local step, drawn without replacement; 0 takes all of a client's (no gradient noise).
         feature_scale: s >= 0; input feature j is multiplied by exp(s N(0, 1)), drawn by `key`.
         replicates: replicate shape; all start at the same point, batches are drawn for each.
@@ -65,6 +70,7 @@ class DigitsPerceptron:
         split: str = "iid",
         alpha: float = 1.0,
         examples: int = 0,
+        public: int = 0,
         batch_size: int = 0,
         feature_scale: float = 0.0,
         replicates: tuple[int, ...] = (),
@@ -75,7 +81,9 @@ class DigitsPerceptron:
         require(hidden >= 1, "hidden", hidden, ">= 1")
         require(split in SPLITS, "split", split, ", ".join(SPLITS))
         require(0 <= examples <= total, "examples", examples, f">= 0 (0: all) and <= {total}")
-        held = examples or total
+        most = total - (examples or 4)
+        require(0 <= public <= most, "public", public, f">= 0 and <= images that no client needs = {most}")
+        held = examples or total - public
         require(1 <= clients <= held // 4, "clients", clients, f">= 1 and <= a quarter of the images, {held // 4}")
         most = held // clients
         require(0 <= batch_size <= most, "batch_size", batch_size, f">= 0 (0: all) and <= images per client = {most}")
@@ -84,11 +92,15 @@ class DigitsPerceptron:
             hidden=hidden, split=split, alpha=alpha, examples=examples, batch_size=batch_size, feature_scale=feature_scale,
             replicates=list(replicates), key=key,
         )  # fmt: skip
+        # Told where it is not the default: ledgers from before it was there go on.
+        self._options |= {"public": public} if public else {}
         self.clients, self.batch_size, self.key, self.source = clients, batch_size, key, images.source
         factors = np.exp(feature_scale * keys.rng(keys.derive(key, "feature scale")).standard_normal(FEATURES))
         self.factors = torch.from_numpy(factors)
         """What each input feature is multiplied by, (64,)."""
-        chosen = np.sort(keys.rng(keys.derive(key, "examples")).permutation(total)[:held])
+        order = keys.rng(keys.derive(key, "examples")).permutation(total)
+        chosen = np.sort(order[:held])
+        self._public = images.train_x[order[total - public :]].flatten(1).double() * self.factors
         x = images.train_x[chosen].flatten(1).double() * self.factors
         y = images.train_y[chosen]
         self._test = images.test_x.flatten(1).double() * self.factors, images.test_y
@@ -128,6 +140,23 @@ class DigitsPerceptron:
         order = order.masked_fill(~self._present[who], torch.inf).argsort(-1)[..., : self.batch_size]
         who = who.unsqueeze(-1)
         return Rows(self._x[who, order], one_hot(self._y[who, order], CLASSES, 1 / self.batch_size))
+
+    def layer_inputs(self, x: Point, examples: int, draw: int) -> Sequence[Tensor | None]:
+        """Public images and what the hidden layer makes of them, (*replicates, examples, ...); a draw for every replicate.
+
+        Raises:
+            ValueError: there are fewer public images.
+        """
+        held = len(self._public)
+        require(
+            examples <= held,
+            "public",
+            held,
+            f">= the {examples} images, held by every party, that a method such as agzo asks for",
+        )
+        order = keys.rng(keys.derive(self.key, "public", draw=draw)).random((*self.layout.replicate_shape, held)).argsort(-1)
+        images = self._public[torch.from_numpy(order[..., :examples])].to(x[0].dtype)
+        return images, None, self.loss.hidden(x, images), None
 
     def objective(self, x: Point) -> Tensor:
         """The loss f, the mean over clients of f_i, of the replicate shape."""

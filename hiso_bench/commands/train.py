@@ -23,7 +23,7 @@ from hiso_bench.federation import FederationOptions
 from hiso_bench.problems import Problem
 from hiso_bench.training import Progress, Run, Schedule
 
-_NOT_OPTIONS = {"h", "replicates", "dataset", "on_divergence", "evaluate_on", "control_key"}
+_NOT_OPTIONS = {*catalogue.GIVEN, "replicates", "dataset", "on_divergence", "evaluate_on", "control_key"}
 
 
 class Parts(typing.NamedTuple):
@@ -115,7 +115,7 @@ class Train:
         return Parts(at, method, federation, schedule)
 
     def _method_options(self, described: dict[str, Any], lr: float | None) -> dict[str, Any]:
-        needs_h = "h" in methods.options(self.method)
+        given = catalogue.GIVEN.keys() & methods.options(self.method).keys()
         chosen = self._pick(*map(_fields, methods.kinds()))
         if "lr" not in chosen | methods.options(self.method):
             if lr is None:
@@ -124,7 +124,7 @@ class Train:
             else:
                 chosen["lr"] = lr
             chosen = recorded_rates.oracle_options(self.method) | chosen
-        if not needs_h:
+        if not given:
             methods.build(self.method, chosen)
         return chosen
 

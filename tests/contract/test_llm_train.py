@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hiso_bench import catalogue, keys, methods
 from hiso_bench.federation import Federation, FederationOptions
+from hiso_bench.layer_inputs import linear_inputs
 from hiso_bench.ledger import Ledger
 from hiso_bench.training import LEDGER_NAME
 from llm import memory
@@ -134,9 +135,14 @@ def test_every_method_trains_a_language_model(problem, name, tau):
     given = {"lr": 1e-3, "perturbations": 2}
     if "h" in methods.options(name):
         given["h"] = tuple(torch.full(shape, 2.0) for shape in problem.layout.leaf_shapes)
+    if "inputs" in methods.options(name):
+        batch = problem.batch(np.array(0), 0, 0)
+        given |= {"rank": 2, "window": 1, "inputs": lambda x, examples, draw: linear_inputs(problem.loss, x, batch)}
     if "burn_in" in methods.options(name):
         given["burn_in"] = 1
     live = Federation(problem, methods.build(name, given), FederationOptions(sampled=2, local_steps=tau))
+    if name == "agzo":
+        assert any(leaf.numel() for leaf in live.state.buffers["basis"])
     before = problem.initial()
     losses = [float(live.round().loss) for _ in range(6 if "burn_in" in given else 2)]
     assert all(map(np.isfinite, losses))

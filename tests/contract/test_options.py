@@ -121,6 +121,7 @@ TABLE = [
     (mlp, DigitsPerceptron, "hidden", (0,), ">= 1"),
     (mlp, DigitsPerceptron, "split", ("random",), "iid, dirichlet"),
     (mlp, DigitsPerceptron, "examples", (-1, 1439), ">= 0 (0: all) and <= 1438"),
+    (mlp, DigitsPerceptron, "public", (-1, 1435), ">= 0 and <= images that no client needs = 1434"),
     (mlp, DigitsPerceptron, "clients", (0, 360), ">= 1 and <= a quarter of the images, 359"),
     (mlp, DigitsPerceptron, "batch_size", (-1, 1439), ">= 0 (0: all) and <= images per client = 1438"),
     (mlp, DigitsPerceptron, "feature_scale", (-0.1, INF, NAN), "a finite number >= 0"),

@@ -135,6 +135,9 @@ def test_what_cannot_be_trusted_is_refused():
     ]:
         with pytest.raises(ValueError, match=f"method {method} {why}, and theory has no stable step for it"):
             hiso_bench.suggest_lr(Quadratic(5), method, **({"client_lr": 0.1} if method == "fedavg" else {}))
+    projected = hiso_bench.methods.build("agzo", lr=1.0, rank=1, inputs=lambda x, examples, draw: [torch.eye(5)[:1]])
+    with pytest.raises(ValueError, match="method Agzo has basis of its own, and theory has no stable step for it"):
+        hiso_bench.suggest_lr(Quadratic(5), projected)
     smooth = hiso_bench.FunctionLoss(lambda v: (v**4).sum(), single=True)
     assert hiso_bench.suggest_lr(Own(smooth, start), "decomfl", rounds=0).trace.value == pytest.approx(36)
     step = hiso_bench.FunctionLoss(lambda v: (v > 0).double().sum(), single=True)

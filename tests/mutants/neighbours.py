@@ -40,6 +40,39 @@ def _():
     return patched(Lozo, "product", lambda self, fresh, kept, m, n: product(self, fresh, fresh, m, n))
 
 
+@mutant("agzo-not-orthonormal", "hiso_bench.methods.agzo", "AGZO's basis is made of inputs instead of singular vectors")
+def _():
+    from hiso_bench.methods import agzo
+
+    return patched(agzo, "leading", lambda rows, rank: rows.double().mT[..., :rank] / rows.shape[-1] ** 0.5)
+
+
+@mutant("agzo-trailing", "hiso_bench.methods.agzo", "AGZO keeps the directions in which the inputs are smallest")
+def _():
+    from hiso_bench.methods import agzo
+
+    leading = agzo.leading
+    return patched(agzo, "leading", lambda rows, rank: leading(rows, rows.shape[-1])[..., -rank:])
+
+
+@mutant("agzo-never-learns", "hiso_bench.methods.agzo", "AGZO's basis stays that of the first window")
+def _():
+    from hiso_bench.methods.agzo import Agzo
+
+    return patched(Agzo, "learn", lambda self, state, steps, z, dx: None)
+
+
+@mutant("agzo-private", "vision.mlp", "the basis is made of the clients' own images")
+def _():
+    from vision.mlp import DigitsPerceptron
+
+    def own(self, x, examples, draw):
+        images = self.everything.inputs[:examples].to(x[0])
+        return images, None, self.loss.hidden(x, images), None
+
+    return patched(DigitsPerceptron, "layer_inputs", own)
+
+
 @mutant("pool-without-end", "hiso_bench.methods.fedkseed", "the pool has ten times as many seeds as it says")
 def _():
     from hiso_bench.methods.fedkseed import Pooled
