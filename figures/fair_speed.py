@@ -14,10 +14,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from figures.style import OKABE_ITO, look, plt, provenance
 from hiso_bench import records
+from hiso_bench.equal_bytes import TOTAL, UPLINK
 from hiso_bench.stats import LEVEL, Interval, mean_interval
 from learned_h import fair_speed
 from learned_h.pairs import MEAN, Pair, pairs
-from vision.equal_bytes import TOTAL, UPLINK
 
 SHOWN = 3.0
 """Panel c ends at so many half-widths."""

@@ -80,6 +80,7 @@ EXPERIMENTS: dict[str, str] = {
     "along": "learned_h.along:ALONG",
     "ablation_mnist": "learned_h.mnist:MNIST",
     "equal_bytes": "vision.equal_bytes:EQUAL_BYTES",
+    "equal_bytes_llm": "llm.equal_bytes:EQUAL_BYTES_LLM",
     "fair_speed": "learned_h.fair_speed:FAIR_SPEED",
     "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
     "fig5_digits": "vision.fig5:DIGITS",
