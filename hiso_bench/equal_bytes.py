@@ -7,7 +7,7 @@ Bytes are those of the ledgers, frames included, in three counts:
 - "total with base": the same, and the dense base model for every client of a method that needs it and does not send it. A client
   that is sent the whole model whenever it is sampled needs no other, so nothing is added.
 
-Every arm runs at five rates of ratio 2, about its own pilot's, on the tuning keys; for every count and budget it takes the rate
+Every arm runs at equally many rates of ratio 2, about its own pilot's, on the tuning keys; for every count and budget it takes the rate
 with the smallest mean loss there. Results come from other keys.
 
     <name>.csv        arm, lr, count, budget, key, rounds, loss, accuracy at the last evaluation within the budget; the last two
@@ -36,8 +36,6 @@ from hiso_bench.sweeps import Cell
 from hiso_bench.training import Schedule
 
 UPLINK, TOTAL, WITH_BASE = "uplink", "total", "total with base"
-OCTAVES = 5
-"""Rates of an arm, of ratio 2."""
 NUMBER = 4
 """Bytes of a dense number."""
 Budgets = Mapping[str, tuple[int, ...]]
@@ -62,10 +60,9 @@ class Sender(sweeps.Arm):
     tuned: str = "lr"
     every: int = 10
 
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """The rates that are tried."""
-        return tuple(self.start * 2.0**i for i in range(OCTAVES))
+    def rates(self, octaves: int) -> tuple[float, ...]:
+        """So many rates of ratio 2."""
+        return tuple(self.start * 2.0**i for i in range(octaves))
 
     @property
     def scalars(self) -> bool:
@@ -151,6 +148,7 @@ class EqualBytes(ABC):
         arms: the arms; a run of the last one stands for all in an estimate of time.
         tuning_keys: the rates'; none of the result keys.
         keys: the results'.
+        octaves: rates of an arm, of ratio 2.
         version: of the tables.
         profile: the smallest profile that recomputes it.
     """
@@ -159,6 +157,7 @@ class EqualBytes(ABC):
     arms: tuple[Sender, ...]
     tuning_keys: tuple[int, ...]
     keys: tuple[int, ...]
+    octaves: int = 5
     version: int = 1
     profile: Profile = "standard"
 
@@ -174,7 +173,7 @@ class EqualBytes(ABC):
         """Every arm at every rate on the tuning keys, and at about three rates on the others."""
         started = time.monotonic()
         self.curve(self.arms[-1], self.arms[-1].start, self.tuning_keys[0])
-        runs, tuning = len(self.arms) * 3 * len(self.keys), len(self.arms) * OCTAVES * len(self.tuning_keys)
+        runs, tuning = len(self.arms) * 3 * len(self.keys), len(self.arms) * self.octaves * len(self.tuning_keys)
         return Plan(runs, tuning, time.monotonic() - started)
 
     def described(self) -> dict[str, Any]:
@@ -186,7 +185,7 @@ class EqualBytes(ABC):
 
     def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
         """Run the grid; write <name>_rates.csv."""
-        cells = [Cell(arm, lr, key, arm.rounds) for key in self.tuning_keys for arm in self.arms for lr in arm.rates]
+        cells = [Cell(arm, lr, key, arm.rounds) for key in self.tuning_keys for arm in self.arms for lr in arm.rates(self.octaves)]
         grid = choose(self._run(cells, work / f"{self.name}_tuning", jobs))
         records.write(grid, results / f"{self.name}_rates.csv", self.described(), self.version)
         return grid

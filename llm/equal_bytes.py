@@ -23,14 +23,14 @@ from typing import Any
 import pandas as pd
 
 from hiso_bench import catalogue, equal_bytes
-from hiso_bench.equal_bytes import NUMBER, OCTAVES, TOTAL, UPLINK, WITH_BASE, Budgets, Sender
+from hiso_bench.equal_bytes import NUMBER, TOTAL, UPLINK, WITH_BASE, Budgets, Sender
 from hiso_bench.federation import FederationOptions
 from llm.hub import EMBEDDED
 
 SAMPLED = 2
 BUDGETS: Budgets = {
-    UPLINK: tuple(2**i for i in range(9, 27, 2)),
-    TOTAL: tuple(2**i for i in range(11, 29, 2)),
+    UPLINK: tuple(2**i for i in range(11, 27, 2)),
+    TOTAL: tuple(2**i for i in range(13, 29, 2)),
     WITH_BASE: (2**25, 2**27),
 }
 
@@ -68,8 +68,8 @@ ARMS = (
     _scalars("hiso", "hiso", 2.0**-12),
     _scalars("decomfl-lora", "decomfl", 2.0**-9, lora_rank=1),
     _vectors("fedavg", "fedavg", 2.0**-8, 15, 1),
-    _vectors("fedavg-10", "fedavg", 2.0**-9, 8, 1, local_steps=10),
-    _vectors("fedcom-10", "fedcom", 2.0**-9, 8, 1, local_steps=10, bits=4),
+    _vectors("fedavg-10", "fedavg", 2.0**-11, 8, 1, local_steps=10),
+    _vectors("fedcom-10", "fedcom", 2.0**-11, 8, 1, local_steps=10, bits=4),
     _vectors("fedavg-topk", "fedavg-topk", 2.0**-8, 15, 1, share=0.01),
     _vectors("fedavg-sign", "fedavg-sign", 2.0**-13, 24, 1),
     _vectors("fedlora-8", "fedavg", 2.0**-5, 50, 4, lora_rank=8),
@@ -121,7 +121,7 @@ class Language(equal_bytes.EqualBytes):
             "problem": {name: value for name, value in described.items() if name not in skip} | {"clients": problem.clients},
             "model": self.options["model"], "pretraining_key": self.pretraining_key,
             "data_hash": [part.data_hash for part in parts.values()], "dimension": base_size(problem), "sampled": SAMPLED,
-            "arms": {arm.name: asdict(arm) for arm in self.arms}, "octaves": OCTAVES,
+            "arms": {arm.name: asdict(arm) for arm in self.arms}, "octaves": self.octaves,
             "budgets": {count: list(values) for count, values in self.budgets.items()},
             "score": "mean validation loss at the budget", "version": self.version,
         }  # fmt: skip
@@ -140,6 +140,6 @@ def _built(options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 EQUAL_BYTES_LLM = Language(
-    "equal_bytes_llm", ARMS, tuning_keys=(101,), keys=(1, 2, 3, 4, 5),
+    "equal_bytes_llm", ARMS, tuning_keys=(101,), keys=(1, 2, 3, 4, 5), octaves=7,
     options={"model": EMBEDDED, "task": "toy-sst2", "batch_size": 8, "evaluate_limit": 250}, pretraining_key=1,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from hiso_bench import equal_bytes
-from hiso_bench.equal_bytes import NUMBER, OCTAVES, TOTAL, UPLINK, WITH_BASE, Budgets, Sender
+from hiso_bench.equal_bytes import NUMBER, TOTAL, UPLINK, WITH_BASE, Budgets, Sender
 from hiso_bench.federation import FederationOptions
 from vision.mlp import DigitsPerceptron
 
@@ -61,7 +61,7 @@ class Digits(equal_bytes.EqualBytes):
         """Problem, arms and budgets."""
         return {
             "problem": problem().describe() | {"clients": CLIENTS}, "sampled": SAMPLED,
-            "arms": {arm.name: asdict(arm) for arm in self.arms}, "octaves": OCTAVES,
+            "arms": {arm.name: asdict(arm) for arm in self.arms}, "octaves": self.octaves,
             "budgets": {count: list(values) for count, values in BUDGETS.items()},
             "score": "mean training loss at the budget", "version": self.version,
         }  # fmt: skip
