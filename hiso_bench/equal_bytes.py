@@ -7,8 +7,8 @@ Bytes are those of the ledgers, frames included, in three counts:
 - "total with base": the same, and the dense base model for every client of a method that needs it and does not send it. A client
   that is sent the whole model whenever it is sampled needs no other, so nothing is added.
 
-Every arm runs at equally many rates of ratio 2, about its own pilot's, on the tuning keys; for every count and budget it takes the rate
-with the smallest mean loss there. Results come from other keys.
+Every arm runs at equally many rates of ratio 2, about its own pilot's, on the tuning keys; for every count and budget it takes
+the rate with the smallest mean loss there. Results come from other keys.
 
     <name>.csv        arm, lr, count, budget, key, rounds, loss, accuracy at the last evaluation within the budget; the last two
                       are missing where the run had diverged by then
@@ -185,7 +185,9 @@ class EqualBytes(ABC):
 
     def tune(self, results: Path, work: Path, jobs: int) -> pd.DataFrame:
         """Run the grid; write <name>_rates.csv."""
-        cells = [Cell(arm, lr, key, arm.rounds) for key in self.tuning_keys for arm in self.arms for lr in arm.rates(self.octaves)]
+        cells = [
+            Cell(arm, lr, key, arm.rounds) for key in self.tuning_keys for arm in self.arms for lr in arm.rates(self.octaves)
+        ]
         grid = choose(self._run(cells, work / f"{self.name}_tuning", jobs))
         records.write(grid, results / f"{self.name}_rates.csv", self.described(), self.version)
         return grid
