@@ -142,7 +142,8 @@ FIGURES: dict[str, FigureEntry] = {
         for name in ("ablation_quadratics", "ablation_networks")
     },
     "ablation_mnist": FigureEntry("figures.ablation_images:draw", "ablation_mnist", ("ablation_mnist",)),
-    "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size", "equal_bytes")),
+    "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size")),
+    "equal_bytes": FigureEntry("figures.equal_bytes:draw", "equal_bytes", ("equal_bytes", "equal_bytes_llm")),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(
