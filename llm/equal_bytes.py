@@ -140,6 +140,6 @@ def _built(options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 EQUAL_BYTES_LLM = Language(
-    "equal_bytes_llm", ARMS, tuning_keys=(101,), keys=(1, 2, 3, 4, 5), octaves=7,
+    "equal_bytes_llm", ARMS, tuning_keys=(101, 102, 103), keys=tuple(range(1, 9)), octaves=7,
     options={"model": EMBEDDED, "task": "toy-sst2", "batch_size": 8, "evaluate_limit": 250}, pretraining_key=1,
 )  # fmt: skip
