@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hiso_bench import catalogue, records
-from hiso_bench.claims import CannotRunError, Control, Evidence, Finding, check
+from claims.recorded import recorded_table
+from hiso_bench.claims import Control, Evidence, Finding, check
 from hiso_bench.stats import mean_interval
 from hiso_bench.sweeps import Arm
 from learned_h import ablation, cases
@@ -26,11 +26,7 @@ GAIN = (math.log(1.15), math.inf)
 @functools.cache
 def _rates(group: str) -> dict[tuple[str, str], float]:
     """(problem, arm) -> the rate that won the recorded grid."""
-    path = catalogue.RESULTS / f"{group}_grid.csv"
-    try:
-        grid, _ = records.read(path)
-    except records.RecordError as error:
-        raise CannotRunError(f"the learning rates of {group} are not recorded: {error}") from error
+    grid = recorded_table(f"{group}_grid", f"the learning rates of {group} are not recorded")
     won = grid[grid["winner"]]
     return {(p, a): lr for p, a, lr in zip(won["problem"], won["arm"], won["lr"], strict=True)}
 

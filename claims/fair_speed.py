@@ -12,8 +12,9 @@ import scipy
 from numpy.typing import NDArray
 
 from claims.bytes import printed
-from hiso_bench import catalogue, records
-from hiso_bench.claims import CannotRunError, Control, Evidence, Finding, check
+from claims.recorded import needed, recorded_table
+from hiso_bench import catalogue
+from hiso_bench.claims import Control, Evidence, Finding, check
 from hiso_bench.stats import exact, mean_interval
 from learned_h import fair_speed
 from learned_h.pairs import MEAN, Pair, pairs
@@ -26,35 +27,20 @@ MOST = (0.5, 1.0)
 
 
 @functools.cache
-def recorded(name: str) -> pd.DataFrame:
-    """A recorded table.
-
-    Raises:
-        CannotRunError: it is missing or damaged.
-    """
-    try:
-        return records.read(catalogue.RESULTS / f"{name}.csv")[0]
-    except records.RecordError as error:
-        raise CannotRunError(str(error)) from error
-
-
-@functools.cache
 def comparisons() -> tuple[Pair, ...]:
     """Every recorded comparison of HiSo with DeComFL.
 
     Raises:
         CannotRunError: a table is missing or damaged.
     """
-    try:
+    with needed():
         return tuple(pairs(catalogue.RESULTS))
-    except records.RecordError as error:
-        raise CannotRunError(str(error)) from error
 
 
 @check("C4")
 def table2_rule() -> Finding:
     """Rounds to the other's best accuracy, one way and both ways, where there is a difference and where there is none."""
-    of = fair_speed.best_so_far(recorded("fair_speed"))
+    of = fair_speed.best_so_far(recorded_table("fair_speed"))
     reached = np.isfinite(fair_speed.one_way(of, "hiso", "decomfl")).mean()
     null = fair_speed.between_keys(of, "decomfl")
     what = "log of DeComFL's rounds over %s, digits perceptron, %s"
@@ -153,7 +139,7 @@ def gaps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 @check("C18")
 def small_gains() -> Finding:
     """Paired differences of every recorded comparison; the printed gaps against what their runs can tell."""
-    of = fair_speed.best_so_far(recorded("fair_speed"))
+    of = fair_speed.best_so_far(recorded_table("fair_speed"))
     last = 100 * (of.values["hiso"][:, -1] - of.values["decomfl"][:, -1])
     gap, spread = gaps()
     what = "share of %d recorded comparisons%s, %s over %s, whose %s interval lies above zero (below: %.0f %%)"

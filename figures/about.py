@@ -149,7 +149,12 @@ ABOUT: dict[str, About] = {
     "fair_speed": About(
         OURS,
         "How much faster, counted fairly: Table 2's rule against both ways and against a null of equal arms, other federations, "
-        "the spread of every recorded comparison, and loss at equal bytes beside first-order methods that compress.",
+        "and the spread of every recorded comparison.",
+    ),
+    "equal_bytes": About(
+        OURS,
+        "Loss at equal bytes, every arm tuned for every budget: DeComFL and HiSo beside first-order methods that are dense, "
+        "compressed (signs, 4 bits, top 1 %) or train adapters, on a digits perceptron and fine-tuning a small language model.",
     ),
     "agzo": About(
         OURS,

@@ -1,6 +1,6 @@
-"""How fair the comparison of HiSo with DeComFL is: Table 2's rule, the federation, the spread over keys, and equal bytes.
+"""How fair the comparison of HiSo with DeComFL is: Table 2's rule, the federation, and the spread over keys.
 
-Reads `fair_speed.csv`, `federation_size.csv`, `equal_bytes.csv` and, through `learned_h.pairs`, every recorded comparison.
+Reads `fair_speed.csv`, `federation_size.csv` and, through `learned_h.pairs`, every recorded comparison.
 """
 
 from pathlib import Path
@@ -10,21 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from figures.style import OKABE_ITO, look, plt, provenance
 from hiso_bench import records
 from hiso_bench.stats import LEVEL, Interval, mean_interval
 from learned_h import fair_speed
 from learned_h.pairs import MEAN, Pair, pairs
-from vision.equal_bytes import TOTAL, UPLINK
 
 SHOWN = 3.0
 """Panel c ends at so many half-widths."""
 
 
 def draw(results: Path, source: str, experiment: str = "fair_speed") -> Figure:
-    """Draw five panels.
+    """Draw three panels.
 
     Args:
         results: folder with the tables named in the module docstring.
@@ -35,21 +33,14 @@ def draw(results: Path, source: str, experiment: str = "fair_speed") -> Figure:
         records.RecordError: a table is missing or damaged.
     """
     found = list(pairs(results))
-    fig = plt.figure(figsize=(13.6, 7.6))
-    grid = fig.add_gridspec(2, 3, width_ratios=(1.0, 1.0, 1.15))
+    fig = plt.figure(figsize=(11.4, 7.6))
+    grid = fig.add_gridspec(2, 2)
     _rule(fig.add_subplot(grid[0, 0]), fair_speed.best_so_far(records.read(Path(results) / f"{experiment}.csv")[0]))
     _spread(fig.add_subplot(grid[1, 0]), found)
     _federation(fig.add_subplot(grid[:, 1]), found)
-    table = records.read(Path(results) / "equal_bytes.csv")[0]
-    for row, (count, what) in enumerate(((UPLINK, "uplink bytes"), (TOTAL, "all bytes"))):
-        ax = fig.add_subplot(grid[row, 2])
-        _bytes(ax, table[table["count"] == count])
-        ax.set_title(f"({'de'[row]}) loss against {what} (d = 610)")
-    handles, labels = fig.axes[-1].get_legend_handles_labels()
-    scalar = look("hiso-scalar")
-    handles.insert(2, Line2D([], [], color=scalar.color, marker=scalar.marker, linestyle="-"))
-    labels.insert(2, scalar.label)
-    fig.legend(handles, labels, loc="outside lower center", ncols=5, borderaxespad=2.2)
+    shown = [look(arm) for arm in ("decomfl", "hiso", "hiso-scalar", "decomfl-p10")]
+    handles = [Line2D([], [], color=one.color, marker=one.marker, linestyle="none", label=one.label) for one in shown]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, borderaxespad=2.2)
     fig.suptitle(f"Is the comparison fair? {LEVEL:.1%} intervals, paired over keys; every arm at its own tuned rate",
                  fontsize=10, x=0.01, ha="left")  # fmt: skip
     provenance(fig, source)
@@ -99,7 +90,7 @@ def _federation(ax: Axes, found: list[Pair]) -> None:
                 _dot(ax, len(names) + shift, mean_interval(pair.difference(arm, "decomfl")), arm)
         names.append(pair.problem)
     ax.axvline(1, color="#888888", lw=1)
-    ax.set(xscale="log", ylim=(len(names) - 0.4, -0.6), xlabel="DeComFL's rounds over the arm's, mean of three losses")
+    ax.set(xscale="log", ylim=(len(names) - 0.4, -0.6), xlabel="DeComFL's rounds over the arm's, three losses")
     ax.set_yticks(range(len(names)), names)
     ax.set_title("(b) clients/sampled, drop-out, their data")
     _ticks(ax)
@@ -119,23 +110,3 @@ def _spread(ax: Axes, found: list[Pair]) -> None:
     ax.set_xlabel("HiSo less DeComFL, in half-widths of its interval")
     ax.set_yticks(range(len(names)), names)
     ax.set_title("(c) every recorded comparison; grey: not told apart")
-
-
-def _bytes(ax: Axes, table: Any) -> None:
-    for arm, own in table.groupby("arm", sort=False):
-        wide = own.pivot(index="key", columns="budget", values="loss")
-        style = look(str(arm))
-        if wide.isna().to_numpy().any():
-            wide = wide.fillna(np.inf)
-        intervals = np.array([mean_interval(np.log(wide[b])) if np.isfinite(wide[b]).all() else (np.nan,) * 3 for b in wide])
-        middle, low, high = np.exp(intervals.T)
-        ax.fill_between(wide.columns, low, high, color=style.color, alpha=0.08, linewidth=0)
-        ax.plot(wide.columns, middle, marker=style.marker, markersize=4, label=style.label, **style.line())
-    ax.set(xscale="log", yscale="log", xlabel="KiB, all clients together", ylabel="training loss")
-    budgets = sorted(table["budget"].unique())
-    ax.xaxis.set_major_locator(FixedLocator(budgets))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}")
-    ax.set_ylim(0.1, 3)
-    ax.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
-    ax.set_yticks([], minor=True)

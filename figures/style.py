@@ -133,6 +133,12 @@ METHODS: Mapping[str, Look] = {
     "fedcom-10": Look("#B59F00", "-", "v", "4 bits, 10 local steps"),
     "fedavg-topk": Look("#AA4499", (0, (2, 1)), "X", "FedAvg, top 1 %"),
     "fedavg-sign": Look("#44AA99", (0, (5, 1, 1, 1)), "P", "signs, majority vote"),
+    "decomfl-lora": Look("#66A9D6", (0, (1, 1)), "o", "DeComFL, LoRA (rank 1)"),
+    "fedlora": Look("#332288", "-", "<", "FedLoRA (rank 1)"),
+    "fedlora-8": Look("#882255", (0, (3, 1)), ">", "FedLoRA, rank 8"),
+    "fedlora-10": Look("#6A5ACD", (0, (2, 1)), "p", "FedLoRA, 10 local steps"),
+    "fedlora-4bit": Look("#7A6A00", "-", "^", "FedLoRA, 4 bits"),
+    "fedlora-sign": Look("#117733", "-", "P", "FedLoRA, signs"),
     "theory": Look(OKABE_ITO["black"], "--", "", "theory"),
     "reported": Look(OKABE_ITO["black"], (0, (1, 1.2)), "*", "printed in the paper"),
 }

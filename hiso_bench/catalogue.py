@@ -81,6 +81,7 @@ EXPERIMENTS: dict[str, str] = {
     "along": "learned_h.along:ALONG",
     "ablation_mnist": "learned_h.mnist:MNIST",
     "equal_bytes": "vision.equal_bytes:EQUAL_BYTES",
+    "equal_bytes_llm": "llm.equal_bytes:EQUAL_BYTES_LLM",
     "fair_speed": "learned_h.fair_speed:FAIR_SPEED",
     "federation_size": "learned_h.federation_size:FEDERATION_SIZE",
     "agzo": "vision.agzo:AGZO",
@@ -143,8 +144,9 @@ FIGURES: dict[str, FigureEntry] = {
         for name in ("ablation_quadratics", "ablation_networks")
     },
     "ablation_mnist": FigureEntry("figures.ablation_images:draw", "ablation_mnist", ("ablation_mnist",)),
-    "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size", "equal_bytes")),
     "agzo": FigureEntry("figures.agzo:draw", "agzo", ("agzo_share", "agzo")),
+    "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size")),
+    "equal_bytes": FigureEntry("figures.equal_bytes:draw", "equal_bytes", ("equal_bytes", "equal_bytes_llm")),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(

@@ -31,13 +31,16 @@ class Agreement(NamedTuple):
 def writer(table: str) -> tuple[str, Literal["tune", "compare"]]:
     """Which experiment writes results/<table>.csv, and which of its two parts.
 
-    A table that a figure reads is its experiment's; the language track's tables carry model and task (`Comparison.table`); every
-    other one begins with the name of its experiment. Rates are tuned into <...>_grid.csv.
+    A table with the name of an experiment is that one's, another that a figure reads its experiment's; tables of the language
+    track carry model and task (`Comparison.table`); every other one begins with the name of its experiment. Rates are tuned
+    into <...>_grid.csv.
 
     Raises:
         ValueError: no experiment writes it.
     """
     part: Literal["tune", "compare"] = "tune" if table.endswith("_grid") and table not in _COMPARED_GRIDS else "compare"
+    if table in catalogue.EXPERIMENTS:
+        return table, part
     drawn = [entry.experiment for entry in catalogue.FIGURES.values() if table in entry.tables and not entry.any_table]
     if drawn:
         return drawn[0], part

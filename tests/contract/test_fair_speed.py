@@ -1,17 +1,14 @@
-"""What the fair-speed claims rest on: Table 2's rule, federations that differ in one thing, bytes from ledgers, paired tables."""
+"""What the fair-speed claims rest on: Table 2's rule, federations that differ in one thing, paired tables."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from claims.fair_speed import detectable
 from hiso_bench.summaries import Curves
 from learned_h import ablation, fair_speed, federation_size
 from learned_h.pairs import LAST, MEAN, Pair, pairs
-from vision import equal_bytes
 
 
 def _curves(**values):
@@ -74,43 +71,6 @@ def test_every_setting_differs_from_the_base_in_one_thing():
             assert f"{problem.clients}/{options['sampled']}" == name.rpartition(" ")[2] and options["dropout"] == 0
         else:
             assert (problem.clients, options["sampled"]) == (6, 2)
-
-
-def test_bytes_are_those_of_the_ledger_and_budgets_are_kept():
-    arm = replace(equal_bytes.ARMS[2], rounds=8)
-    found = equal_bytes.curve(arm, 1.0, 1).set_index(["count", "budget"])
-    d, sampled = 610, equal_bytes.SAMPLED
-    for budget in equal_bytes.BUDGETS[equal_bytes.UPLINK]:
-        assert found.loc[(equal_bytes.UPLINK, budget), "rounds"] == budget // (sampled * (8 + 4 * d))
-    both = sampled * (8 + 4 * d + 4 + 4 * d)
-    for budget in equal_bytes.BUDGETS[equal_bytes.TOTAL]:
-        assert found.loc[(equal_bytes.TOTAL, budget), "rounds"] == budget // both
-        if (equal_bytes.WITH_BASE, budget) in found.index:  # a first-order client is sent the model anyway
-            assert found.loc[(equal_bytes.WITH_BASE, budget), "rounds"] == budget // both
-    with pytest.raises(ValueError, match="needed"):
-        equal_bytes.curve(replace(arm, rounds=2), 1.0, 1)
-
-
-def test_a_method_of_scalars_is_charged_with_the_base_model():
-    arm = replace(equal_bytes.ARMS[0], rounds=340, every=10)
-    assert arm.scalars and not equal_bytes.ARMS[2].scalars
-    found: Any = equal_bytes.curve(arm, 0.05, 1).set_index(["count", "budget"])["rounds"]
-    smallest = equal_bytes.BUDGETS[equal_bytes.WITH_BASE][0]
-    base = 4 * 610 * equal_bytes.CLIENTS
-    assert found[equal_bytes.WITH_BASE, smallest] <= (smallest - base) / 100 < found[equal_bytes.TOTAL, smallest]
-    assert found[equal_bytes.UPLINK, 512] == 0 and found[equal_bytes.UPLINK, 1024] == 10  # 56 bytes a round, looked at every ten
-
-
-def test_a_budget_below_one_round_takes_the_rate_of_the_next():
-    rows = [
-        ("a", 0.1, "uplink", 10, 1, 0, 2.0), ("a", 0.1, "uplink", 20, 1, 3, 1.5), ("a", 0.1, "uplink", 40, 1, 6, np.nan),
-        ("a", 0.2, "uplink", 10, 1, 0, 2.0), ("a", 0.2, "uplink", 20, 1, 3, 1.2), ("a", 0.2, "uplink", 40, 1, 6, 1.0),
-        ("a", 0.4, "uplink", 10, 1, 0, 2.0), ("a", 0.4, "uplink", 20, 1, 3, 1.1), ("a", 0.4, "uplink", 40, 1, 6, 1.3),
-    ]  # fmt: skip
-    grid = equal_bytes.choose(pd.DataFrame(rows, columns=["arm", "lr", "count", "budget", "key", "rounds", "loss"]))
-    won = grid[grid["winner"]].set_index("budget")["lr"]
-    assert won.to_dict() == {10: 0.4, 20: 0.4, 40: 0.2}
-    assert np.isinf(grid.loc[(grid["lr"] == 0.1) & (grid["budget"] == 40), "loss"]).all()
 
 
 def test_paired_tables_say_that_a_positive_number_is_better(tmp_path):

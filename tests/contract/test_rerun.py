@@ -18,6 +18,8 @@ def test_every_recorded_table_has_a_writer():
     assert reruns.writer("fig5_mnist_h_summary") == ("fig5_mnist", "compare")
     assert reruns.writer("second_order_digits_grid") == ("second_order_digits", "compare")
     assert reruns.writer("llm_tiny-opt_toy-sst2_grid") == ("llm_toy_sst2", "tune")
+    assert reruns.writer("federation_size")[0] == "federation_size"  # which the figure of another experiment shows as well
+    assert reruns.writer("equal_bytes_llm")[0] == reruns.writer("equal_bytes_llm_rates")[0] == "equal_bytes_llm"
     with pytest.raises(ValueError, match="no experiment writes nothing.csv; allowed: a table of results/"):
         reruns.writer("nothing")
 
