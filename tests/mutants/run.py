@@ -32,7 +32,8 @@ from tests.mutants.mutant import Mutant
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = ("exact/test_*.py", "expectation/test_*.py", "sampling/test_*.py", "contract/test_methods.py")
 FILES = (
-    "estimator", "protocol", "theory", "blind_estimator", "blind_protocol", "language", "neighbours", "second_differences"
+    "estimator", "protocol", "theory", "blind_estimator", "blind_protocol", "language", "neighbours", "second_differences",
+    "results", "recorded", "first_order", "surface", "newer_methods", "newer_theory",
 )  # fmt: skip
 KEYS = 200
 FIRST_FRESH_KEY = 10_000
@@ -50,7 +51,7 @@ def mutants() -> list[Mutant]:
 
 
 def test_files(mutant: Mutant | None) -> list[list[str]]:
-    """The fast test files in the order in which a bug meets them: what caught it last, those that name its module, the rest."""
+    """The fast test files in the order in which a bug meets them: what caught it last, its own, those that name it, the rest."""
     found = {str(path.relative_to(ROOT)): path for tier in TIERS for path in sorted((ROOT / "tests").glob(tier))}
     if mutant is None:
         return [list(found)]
@@ -60,8 +61,12 @@ def test_files(mutant: Mutant | None) -> list[list[str]]:
     names = re.compile(rf"{re.escape(mutant.module)}\b|from {re.escape(parent)} import .*\b{leaf}\b")
     # The contract tests are not fast as a whole; those that name the module are met as well.
     near = found | {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "tests" / "contract").glob("test_*.py"))}
-    named = [name for name, path in near.items() if name != last and names.search(path.read_text())]
-    parts = [[last] if last in near else [], named, [name for name in found if name != last and name not in named]]
+    first = [last] if last in near else []
+    first += [name for name in (f"tests/{test}" for test in mutant.tests) if name != last]
+    if gone := sorted(set(first) - set(near)):
+        raise ValueError(f"mutant {mutant.name!r} names test file {gone[0]}, which is not there")
+    named = [name for name, path in near.items() if name not in first and names.search(path.read_text())]
+    parts = [first, named, [name for name in found if name not in first and name not in named]]
     return [part for part in parts if part]
 
 
