@@ -56,6 +56,11 @@ def test_the_third_entry_binds_only_for_several_local_steps():
     assert bounds.step_limit(one, "parsed") == pytest.approx(bounds.step_limit(one, "third") * root)
 
 
+def test_many_clients_bind_by_the_first_entry():
+    many = replace(SETTING, tau=1, m=1000)
+    assert bounds.step_limit(many, "third") == pytest.approx(many.beta_l / (1000 * many.L))
+
+
 @pytest.mark.parametrize("reading", bounds.READINGS)
 @pytest.mark.parametrize("m", [1, 100])
 def test_corollary_1_is_admitted_from_exactly_its_rounds_on(reading, m):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import planted
 
-_LLM, _API = ("contract/test_llm_compare.py",), ("contract/test_api.py",)
+_COMPARISON = ("contract/test_comparison.py",)
 
 MUTANTS = [
     # Verdicts.
@@ -141,7 +141,7 @@ MUTANTS = [
         "hiso_bench.comparison:scores",
         "scores every cell by the curve of the first key",
         ("groups[c.arm.name, c.lr, c.key, c.rounds]", "groups[c.arm.name, c.lr, cells[0].key, c.rounds]"),
-        tests=_LLM,
+        tests=_COMPARISON,
     ),
     planted(
         "growth-is-free",
@@ -176,12 +176,13 @@ MUTANTS = [
         "hiso_bench.recorded_rates:rate",
         "prefers the rate of the method's plain name to that of its ema_new",
         ("for arm in (own, method_name, nearest)", "for arm in (method_name, own, nearest)"),
+        tests=("contract/test_recorded_rates.py",),
     ),
     planted(
         "smallest-rate-wins",
         "hiso_bench.comparison:rates",
         "the recorded rate is an arm's last row, not its winner",
         ('table[table["winner"]]', 'table.drop_duplicates("arm", keep="last")'),
-        tests=_LLM,
+        tests=_COMPARISON,
     ),
 ]
