@@ -41,7 +41,7 @@ MUTANTS = [
         f"{_ADAPTIVE}.local_rate",
         "one_rate is read, and the clients go on stepping by their own",
         ("self.lr if self.one_rate else self.client_lr", "self.client_lr or 1.0"),
-        tests=_TESTS,
+        tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
         "sum-of-changes",
@@ -55,7 +55,7 @@ MUTANTS = [
         "hiso_bench.first_order.fedavg:SignVote.aggregate",
         "the majority's sign is the mean of the signs",
         ("np.sign(np.sum(changes, axis=0))", "np.mean(changes, axis=0)"),
-        tests=_TESTS,
+        tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
         "votes-through-a-dense-wire",
@@ -75,12 +75,14 @@ MUTANTS = [
         "hiso_bench.first_order.federation:VectorFederation._take",
         "a client that dropped out has received nothing",
         ("len(ids) * len(message)", "len(present) * len(message)"),
+        tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
         "dice-shared-by-clients",
         "hiso_bench.first_order.federation:VectorFederation._take",
         "all clients round with the same random numbers, so their errors do not average out",
         ('"codec", round=r, client=client', '"codec", round=r'),
+        tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
         "batch-of-the-first-step",
@@ -93,6 +95,7 @@ MUTANTS = [
         "hiso_bench.first_order.federation:VectorFederation._client",
         "FedZO's clients draw the same directions",
         ("DirectionKey(r, k, 0, client)", "DirectionKey(r, k, 0, 0)"),
+        tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
         "change-from-the-exact-model",
@@ -105,7 +108,7 @@ MUTANTS = [
         "hiso_bench.first_order.fedzo:FedZO.estimate",
         "FedZO evaluates the loss at mu sqrt(d) from x",
         ("self.mu / math.sqrt(layout.dimension)", "self.mu"),
-        tests=_TESTS,
+        tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
         "zero-has-no-sign",
@@ -124,6 +127,7 @@ MUTANTS = [
         "hiso_bench.first_order.codecs:Quantised.encode",
         "the scale is rounded to float32 downwards too, so the largest entry is cut or overflows",
         ("float(scale) < largest", "float(scale) < 0"),
+        tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
         "levels-of-one-sign",

@@ -129,6 +129,38 @@ MUTANTS = [
         ("int(np.nanargmax(its))", "int(len(its) - 1 - np.nanargmax(its[::-1]))"),
         tests=("exact/test_summaries.py",),
     ),
+    # Claims that read tables.
+    planted(
+        "best-of-all-rates",
+        "claims.equal_bytes:best",
+        "the best arm is that of the best rate tried, which is not the one it is compared at",
+        ('rates["winner"] & ', ""),
+    ),
+    planted(
+        "crosses-at-once",
+        "claims.equal_bytes:crossover",
+        "curves cross where the last budget ahead is",
+        ("row[last] / (row[last] - row[last + 1])", "0.0"),
+    ),
+    planted(
+        "share-of-means",
+        "claims.fair_speed:share",
+        "a comparison counts as above zero by its mean",
+        ("sum(i.low > 0 for", "sum(i.value > 0 for"),
+    ),
+    planted(
+        "errors-added-up",
+        "claims.fair_speed:gaps",
+        "the error of a difference is the sum of two errors",
+        ('np.hypot(errors["hiso"], errors["decomfl"])', '(errors["hiso"] + errors["decomfl"])'),
+    ),
+    planted(
+        "measured-where-it-was-chosen",
+        "claims.ablation:_network_gain",
+        "the keys on which a rate was chosen count in its result",
+        ("logs[:, :4].mean(1).argmin(), 4:", "logs[:, :4].mean(1).argmin(), :"),
+        tests=("contract/test_claim_tables.py",),
+    ),
     # The choice of rates.
     planted(
         "score-of-the-luckiest-key",
