@@ -26,6 +26,7 @@ BATCHES = {
     "64": (OKABE_ITO["green"], (0, (5, 1.5)), "s"),
     "256": (OKABE_ITO["blue"], "-", "o"),
     "256 or 88": (OKABE_ITO["purple"], (0, (6, 1, 1, 1)), "D"),
+    "32, momentum": (OKABE_ITO["sky"], (0, (4, 1, 1, 1)), "v"),
 }
 ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 FIRST_COMPARED = 20
@@ -47,7 +48,11 @@ def draw(results: Path, source: str, experiment: str = "decomfl_mnist") -> Figur
     accuracy = pd.DataFrame(frame[frame["metric"] == "accuracy"])
     config, reported = about["config"], pd.read_csv(REPORTED)
     series = pd.DataFrame(config["series"]).T.rename_axis("arm").reset_index()
-    series["batch"] = [f"{row.batch_size}{' or 88' * row.short}" for row in series.itertuples()]
+    kept = (series["method"] == "fedavg") & (series["momentum"] > 0)
+    short = series["short"].astype(bool)
+    series["batch"] = (
+        series["batch_size"].astype(str) + short.map({True: " or 88", False: ""}) + kept.map({True: ", momentum", False: ""})
+    )
     fig, axes = plt.subplots(3, 3, figsize=(13, 11.5), height_ratios=(1, 1, 1))
     letters = iter("abcdefghi")
     for row, method in zip(axes, ("fedavg", "decomfl"), strict=False):
@@ -63,8 +68,8 @@ def draw(results: Path, source: str, experiment: str = "decomfl_mnist") -> Figur
     extent = f"{config['clients']} clients, {config['sampled']} sampled, IID{partial}"
     fig.suptitle(
         f"DeComFL's figures on MNIST, its CNN (28,938 parameters); {extent}\n"
-        "Rates, P and momentum are the published ones, nothing was tuned. FedAvg: rate 0.1. DeComFL: P = 20, rate 0.001, "
-        "momentum 0.9, derivative in place of the central difference (see h).",
+        "Rates, P and momentum are the published ones, nothing was tuned. FedAvg: rate 0.1, plain SGD, or a momentum of 0.5 kept "
+        "by every client.\nDeComFL: P = 20, rate 0.001, momentum 0.9, derivative in place of the central difference (see h).",
         fontsize=9.5, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
@@ -141,7 +146,7 @@ def _axis(ax: Axes, last: int, limits: tuple[float, float], legend: str) -> None
 
 
 def _fashion(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, reported: pd.DataFrame, letter: str) -> None:
-    """Published curves on Fashion-MNIST, and the one short run of ours."""
+    """Published curves on Fashion-MNIST, and short runs of ours."""
     shown = (
         ("fedavg", 5, 1e-3, 0, "published FedAvg, 5 local steps", "-"),
         ("decomfl", 5, 5e-4, 25, "published DeComFL, 5 local steps, P = 25", ":"),
@@ -153,13 +158,13 @@ def _fashion(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, reported: p
         if theirs["seeds"].max() > 1:
             ax.fill_between(theirs["round"], theirs["min"], theirs["max"], color=_SPREAD, linewidth=0)
         ax.plot(theirs["round"], theirs["mean"], color="black", ls=line, lw=1.3, label=label)
+    told = {"fedavg": ", FedAvg, plain SGD", "decomfl": ", DeComFL, 5 steps, P = 25"}
     for row in series[series["dataset"] == "fashion"].itertuples():
         table = pd.DataFrame(accuracy[(accuracy["arm"] == row.arm) & (accuracy["round"] > 0)])
         if len(table):
-            _ours(ax, table, str(row.batch), int(row.rounds), set(reported["round"]), f", FedAvg by plain SGD, rate {row.lr:g}")
+            _ours(ax, table, str(row.batch), int(row.rounds), set(reported["round"]), told[str(row.method)])
     _axis(ax, 1000, (0.02, 0.98), "upper left")
-    size = "DeComFL not run here at this size (PROFILE=paper has it)"
-    ax.set_title(f"({letter}) Fashion-MNIST, CNN of 1,206,590 parameters:\n{size}")
+    ax.set_title(f"({letter}) Fashion-MNIST, CNN of 1,206,590 parameters:\nfirst rounds (PROFILE=paper has the whole)")
 
 
 def _differences(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, letter: str) -> None:

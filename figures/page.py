@@ -55,7 +55,7 @@ def _row(name: str) -> str:
 
 def _origin(name: str) -> str:
     """Whether the figure is computed afresh, and if not, what recomputes its tables."""
-    profile = catalogue.load(catalogue.EXPERIMENTS[catalogue.FIGURES[name].experiment]).profile
+    profile = catalogue.experiment(catalogue.FIGURES[name].experiment).profile
     return "*fresh*" if profile == "quick" else f"*recorded*; `make results PROFILE={profile}` recomputes it"
 
 

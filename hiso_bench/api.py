@@ -101,6 +101,12 @@ def problem(name: str, **options: Any) -> Problem:
     return catalogue.problem(name, options)
 
 
+def small_federation(problem: Problem, method: Any) -> FederationOptions:
+    """Two clients a round, all if there are fewer, and what the method asks for."""
+    told: dict[str, Any] = {"sampled": min(2, problem.clients), **method.federation_options}
+    return FederationOptions(**told)
+
+
 def train(
     problem: Problem | str,
     method: methods.Method | str = "hiso",
@@ -150,8 +156,7 @@ def train(
         raise ValueError(f"options {', '.join(options)} are given with a method that is built; allowed: only with a name")
     else:
         name, rule = type(method).__name__, method
-    told: dict[str, Any] = {"sampled": min(2, at.clients), **rule.federation_options}
-    chosen = federation or FederationOptions(**told)
+    chosen = federation or small_federation(at, rule)
     schedule = Schedule(rounds=rounds, evaluate_every=evaluate_every)
     run = Run(at, name, rule, chosen, schedule, None if folder is None else Path(folder))
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import hiso_bench
 from hiso_bench import methods
 from hiso_bench.claims import Check, Claim, load_checks, read_claims
+from hiso_bench.experiments import Experiment
 from hiso_bench.methods.base import Method
 from hiso_bench.names import unknown
 from hiso_bench.problems import Base, Problem
@@ -185,6 +186,11 @@ def load(target: str) -> Any:
             ) from error
         raise
     return getattr(found, name) if name else found
+
+
+def experiment(name: str) -> Experiment:
+    """A registered experiment."""
+    return load(EXPERIMENTS[name])
 
 
 def problem_class(name: str) -> Callable[..., Problem]:

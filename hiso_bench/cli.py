@@ -89,9 +89,12 @@ def _dispatch(args: list[str]) -> int:
 
     from hiso_bench.commands import doctor, figures, ledger, rerun, results, runs, suggest_lr, train, verify
 
+    kinds: dict[str, type[train.Train]] = {"train": train.Train, "suggest-lr": suggest_lr.SuggestLr}
+    if args[0] in kinds:  # the options load every track
+        args = train.with_method_registered(args)
+        kinds[args[0]] = train.options(kinds[args[0]], train.named(args) if {"-h", "--help"} & {*args} else None)
     parsers = {
-        "train": train.options() if args[0] == "train" else train.Train,  # the full options load every track
-        "suggest-lr": train.options(suggest_lr.SuggestLr) if args[0] == "suggest-lr" else suggest_lr.SuggestLr,
+        **kinds,
         "runs": runs.Runs,
         "ledger": ledger.LedgerCommand,
         "verify": verify.Verify,

@@ -110,7 +110,7 @@ def _results() -> list[Finding]:
     missing = [
         name
         for name, entry in catalogue.FIGURES.items()
-        if catalogue.load(catalogue.EXPERIMENTS[entry.experiment]).profile != "quick"
+        if catalogue.experiment(entry.experiment).profile != "quick"
         and not any((catalogue.RESULTS / f"{table}.csv").exists() for table in entry.tables)
     ]
     figures = f"no recorded results for the figures {', '.join(missing)}: skipped by make figures" if missing else ""

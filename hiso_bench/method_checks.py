@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,25 +61,3 @@ def subject(name: str) -> Subject:
     except TypeError as error:
         raise ValueError(f"method {name} cannot be built from lr alone ({error}); give its other options defaults") from error
     return Subject(name, lambda **options: methods.build(name, given | options))
-
-
-def load(path: Path) -> list[str]:
-    """Import a file that registers methods; the names that it registered.
-
-    Raises:
-        ValueError: it is not there, or it registers none.
-    """
-    if not path.is_file():
-        raise ValueError(f"method {path} is neither registered nor a file; allowed: {', '.join(methods.PRESETS)}, or a .py file")
-    for name, (kind, _) in methods.PRESETS.items():  # it lies in the folder of methods, and is loaded already
-        if getattr(sys.modules.get(kind.__module__), "__file__", None) == str(path.resolve()):
-            return [other for other, (of, _) in methods.PRESETS.items() if of.__module__ == methods.PRESETS[name][0].__module__]
-    before = {*methods.PRESETS, *methods.VECTOR_PRESETS}
-    spec = importlib.util.spec_from_file_location(f"hiso_bench_file_{path.stem.replace('-', '_')}", path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = [name for name in (*methods.PRESETS, *methods.VECTOR_PRESETS) if name not in before]
-    if not found:
-        raise ValueError(f"file {path} registers no method; it must call `hiso_bench.register(name, class)`")
-    return found

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from hiso_bench import catalogue, estimates, keys
+from hiso_bench.api import small_federation
 from hiso_bench.curvature import flatten
 from hiso_bench.federation import FederationOptions, NonFiniteScalarError
 from hiso_bench.local_spectrum import NEGATIVE, curvature_of, spectrum_of, trace_of
@@ -184,8 +185,7 @@ def suggest_lr(
     name = method if isinstance(method, str) else name or type(method).__name__
     built = catalogue.method(method, {"lr": 1.0} | options, problem) if isinstance(method, str) else method
     _refuse(built, name)
-    told: dict[str, Any] = {"sampled": min(2, problem.clients), **built.federation_options}
-    setting = federation or FederationOptions(**told)
+    setting = federation or small_federation(problem, built)
     x = problem.initial()
     batches = [problem.batch(np.array(client), 0, 0) for client in range(min(problem.clients, _CLIENTS))]
     check_deterministic(problem.loss, x, batches[0])

@@ -121,12 +121,12 @@ def to_thresholds(of: Curves, arm: str, other: str, thresholds: Sequence[float])
 
 
 class Null(NamedTuple):
-    """One arm against itself, over all ordered pairs of its keys."""
+    """One arm against itself, over pairs of its keys: all ordered ones where nothing else is said."""
 
     one_way: Interval
     """Mean of the log speed-up over the pairs where it is reached; 99.9 %, jackknife over keys."""
-    both_ways: float
-    """Mean of the same both ways."""
+    both_ways: Interval
+    """Mean of the same both ways, 99.9 %, over pairs no two of which share a key: over all ordered pairs it is 0 by its form."""
     reached: float
     """Share of the pairs where the one has the other's best within the budget."""
     largest: float
@@ -136,14 +136,17 @@ class Null(NamedTuple):
 def between_keys(of: Curves, arm: str) -> Null:
     """What Table 2's rule says of two arms that differ by nothing but their keys."""
     values, n = of.values[arm], len(of.keys)
-    one, both = np.full((n, n), np.nan), np.full((n, n), np.nan)
+    one = np.full((n, n), np.nan)
+
+    def pairs(shift: int) -> Curves:
+        return Curves(of.keys, of.rounds, {"mine": values, "its": np.roll(values, -shift, axis=0)}, {})
+
     for shift in range(1, n):
-        pair = Curves(of.keys, of.rounds, {"mine": values, "its": np.roll(values, -shift, axis=0)}, {})
-        place = np.arange(n), (np.arange(n) + shift) % n
-        one[place], both[place] = one_way(pair, "mine", "its"), both_ways(pair, "mine", "its")
+        one[np.arange(n), (np.arange(n) + shift) % n] = one_way(pairs(shift), "mine", "its")
+    both = both_ways(pairs(1), "mine", "its")[: n - 1 : 2]
     whole = np.nanmean(one)
     # Delete a key with all its pairs; the pseudo-values are as good as independent.
     left = [np.nanmean(np.delete(np.delete(one, k, 0), k, 1)) for k in range(n)]
     pseudo = n * whole - (n - 1) * np.array(left)
     reached = float(np.isfinite(one).sum() / (n * (n - 1)))
-    return Null(mean_interval(pseudo), float(np.nanmean(both)), reached, float(np.exp(np.nanquantile(one, 0.95))))
+    return Null(mean_interval(pseudo), mean_interval(both), reached, float(np.exp(np.nanquantile(one, 0.95))))

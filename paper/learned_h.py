@@ -44,6 +44,7 @@ def numbers(sources: Sources) -> dict[str, object]:
         "images": images(sources),
         "gaps": gaps(sources),
         "network_gaps": network_gaps(sources),
+        "arms_keys": arms_keys(sources),
         "ablation": [row for name in ABLATIONS for row in ablation(sources, name)],
         "apart": [told for name in ABLATIONS for told in apart(sources, name)],
         "saved": saved(sources) + saved_on_networks(sources),
@@ -139,17 +140,30 @@ def _ends(sources: Sources, variant: str | None = None) -> list[tuple[tuple[str,
 
 
 def images(sources: Sources) -> dict[str, str]:
-    """The ablation on MNIST: keys, rounds, mean last test accuracy in % of some arms, and paired differences in points."""
+    """The ablation on MNIST: keys, rounds, batch, mean last test accuracy in % of some arms, and paired differences in points."""
     table = sources.table("ablation_mnist")
     last = table[(table["metric"] == "accuracy") & (table["round"] == table["round"].max())]
     wide = 100 * last.pivot(index="key", columns="arm", values="value")
-    told = {"keys": str(len(wide)), "rounds": str(last["round"].iloc[0])}
+    batch = str(sources.config("ablation_mnist")["batch_size"])
+    told = {"keys": str(len(wide)), "rounds": str(last["round"].iloc[0]), "batch": batch}
     told |= {
         arm: number(float(wide[arm].mean()), 3) for arm in ("decomfl", "hiso", "hiso-scalar", "hiso-shuffled", "decomfl-p10")
     }
     for other in ("decomfl", "hiso-scalar"):
         told[f"less {other}"] = interval(*mean_interval(wide["hiso"] - wide[other]))
     return told
+
+
+def arms_keys(sources: Sources) -> str:
+    """Keys of the ablation's tables, the same in all of them.
+
+    Raises:
+        SourceError: they differ.
+    """
+    keys = {name: int(sources.config(name)["keys"]) for name in ABLATIONS}
+    if len(set(keys.values())) > 1:
+        raise SourceError(f"tables {keys} have different numbers of keys; the text says one")
+    return str(keys[ABLATIONS[0]])
 
 
 def gaps(sources: Sources) -> list[list[str]]:

@@ -62,7 +62,7 @@ def row(claim: dict[str, Any]) -> list[str]:
 
 
 def language(sources: Sources) -> list[list[str]]:
-    """Model and task, rounds, keys, every arm's last accuracy in % (mean, 95 % over keys), and HiSo less its own mean, paired."""
+    """Model and task, rounds, keys, accuracy in % before round 0, every arm's last (mean, 95 % over keys), HiSo less its mean."""
     rows = []
     for model, task in LANGUAGE:
         table = sources.table(f"llm_{model}_{task}")
@@ -72,7 +72,8 @@ def language(sources: Sources) -> list[list[str]]:
         last = {arm: 100 * found.values[arm][:, -1] for arm, found in of.items()}
         told = [_spread(values) for values in last.values()]
         paired = interval(*mean_interval(last["hiso"] - last["hiso-scalar"]))
-        rows.append([f"{model}, {task}", str(int(of["hiso"].rounds[-1])), str(len(of["hiso"].keys)), *told, paired])
+        start = f"{100 * of['hiso'].values['hiso'][:, 0].mean():.1f}"
+        rows.append([f"{model}, {task}", str(int(of["hiso"].rounds[-1])), str(len(of["hiso"].keys)), start, *told, paired])
     return rows
 
 
@@ -101,7 +102,7 @@ def figures() -> list[list[str]]:
     """Every figure: name, whether its data are recorded or computed by `make figures`, and the command that makes it alone."""
     rows = []
     for name, entry in catalogue.FIGURES.items():
-        profile = catalogue.load(catalogue.EXPERIMENTS[entry.experiment]).profile
+        profile = catalogue.experiment(entry.experiment).profile
         kind = "computed" if profile == "quick" else "recorded"
         again = f"hiso-bench figures {name}" if profile == "quick" else f"hiso-bench results {entry.experiment}"
         rows.append([name, kind, again])

@@ -39,13 +39,24 @@ class Sources:
         Raises:
             SourceError: there is none, or it was changed after it was written.
         """
+        return self._read_table(name)[0]
+
+    def config(self, name: str) -> dict[str, Any]:
+        """What a table's sidecar says that it was made with.
+
+        Raises:
+            SourceError: as `table` does.
+        """
+        return self._read_table(name)[1]["config"]
+
+    def _read_table(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         path = self.path(name)
         try:
             frame, about = records.read(path)
         except records.RecordError as error:
             raise SourceError(f"table {name}: {error}; `make figures` or `make results PROFILE=standard` computes it") from error
         self.used[name] = records.origin(about, path.parent == self.fresh)
-        return frame
+        return frame, about
 
     def path(self, name: str) -> Path:
         """Where a table is: in `fresh` if there is one, else in `results`."""

@@ -45,7 +45,7 @@ def check(sources: Sources) -> list[str]:
 
 def _present(experiment: str, table: str) -> tuple[dict[str, Any], int] | None:
     with tempfile.TemporaryDirectory() as folder, records.asking(Path(folder)) as asked:
-        catalogue.load(catalogue.EXPERIMENTS[experiment]).compare(catalogue.RESULTS, Path(folder), Path(folder) / "work", 1)
+        catalogue.experiment(experiment).compare(catalogue.RESULTS, Path(folder), Path(folder) / "work", 1)
     return asked.get(table) or (next(iter(asked.values())) if len(asked) == 1 else None)
 
 

@@ -43,7 +43,7 @@ class Figures:
 
     def _one(self, name: str, asked: bool) -> None:
         entry = catalogue.FIGURES[name]
-        experiment = catalogue.load(catalogue.EXPERIMENTS[entry.experiment])
+        experiment = catalogue.experiment(entry.experiment)
         fresh = experiment.profile == "quick"
         folder = catalogue.FRESH if fresh else catalogue.RESULTS
         if fresh:

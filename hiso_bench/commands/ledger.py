@@ -30,6 +30,7 @@ class LedgerCommand:
         file: the ledger, or the folder of its run.
         to: replay: the folder that the model is saved to (a full checkpoint or an adapter, as it was trained); it must not exist.
         model: audit, replay: where the base model is on this machine, if not where the ledger says; its hash decides.
+        method: audit, replay: the file that registers the method, if it is none of ours.
         json: print one JSON object instead of text.
     """
 
@@ -37,6 +38,7 @@ class LedgerCommand:
     file: Annotated[Path, tyro.conf.Positional]
     to: Annotated[Path, TOLD] = Path()
     model: Annotated[str, TOLD] = ""
+    method: Annotated[str, TOLD] = ""
     json: bool = False
 
     def run(self) -> int:
@@ -45,6 +47,8 @@ class LedgerCommand:
             raise ValueError("to is not given: a replay saves the model into a new folder; allowed: --to FOLDER")
         if self.action != "replay" and self.to != Path():
             raise ValueError(f"to {self.to} does not go with {self.action}; allowed: only with replay")
+        if self.method:
+            methods.named(self.method)
         path = self.file / training.LEDGER_NAME if self.file.is_dir() else self.file
         ledger = Ledger.read(path)
         result = _summary(ledger) if self.action == "show" else _replay(ledger, self.model, self.to)

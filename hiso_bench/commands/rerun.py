@@ -45,7 +45,7 @@ class Rerun:
         recorded = self._recorded()
         about = records.sidecar(recorded)
         name, part = reruns.writer(recorded.stem)
-        experiment = catalogue.load(catalogue.EXPERIMENTS[name])
+        experiment = catalogue.experiment(name)
         to = self.to.absolute()
         if to == recorded.absolute().parent:
             raise ValueError(f"to {self.to} holds the recorded table; allowed: another folder")

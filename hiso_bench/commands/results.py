@@ -57,7 +57,7 @@ class Results:
         for name in self.names:
             if name not in catalogue.EXPERIMENTS:
                 raise ValueError(unknown("experiment", name, catalogue.EXPERIMENTS))
-        found = [catalogue.load(catalogue.EXPERIMENTS[name]) for name in self.names or catalogue.EXPERIMENTS]
+        found = [catalogue.experiment(name) for name in self.names or catalogue.EXPERIMENTS]
         order = get_args(Profile)
         wanted = [e for e in found if order.index(e.profile) <= order.index(self.profile)]
         if self.names and len(wanted) < len(found):

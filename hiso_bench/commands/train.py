@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,14 +39,15 @@ class Parts(typing.NamedTuple):
 class Train:
     """Run one method on one problem through the federation, writing a ledger; the same command resumes it.
 
-    Every option below has the method's or the problem's own default unless it is given; an option that the chosen
-    method or problem does not have is an error.
+    Every option has the method's or the problem's own default unless it is given; an option that the chosen method or
+    problem does not have is an error. Help shows those of the method (hiso) and the problem (none) that stand before --help.
 
     Attributes:
         problem: what is trained: quadratic, logistic, nonconvex (no data needed), digits (embedded), mnist, fashion (data folder
             or download), lm (a causal language model; `--model`, `--task`), minilm (the last `--layers` of a pretrained encoder).
         method: how: decomfl, hiso and its versions hiso-a ... hiso-f, controls hiso-scalar, hiso-shuffled, hiso-oracle, ...;
-            baselines that send vectors: fedavg, fedadam, fedyogi, fedadagrad, fedzo, fedavg-topk, fedcom, ...
+            baselines that send vectors: fedavg, fedadam, fedyogi, fedadagrad, fedzo, fedavg-topk, fedcom, ...; or a file of yours
+            that registers one.
         out: folder of ledger and snapshots (default: runs/<problem>-<method>-<hash of the options>).
         json: end with one JSON object on standard output.
         quiet: no progress bar.
@@ -172,12 +174,48 @@ def _defaults(kind: Callable[..., Any]) -> dict[str, Any]:
     return {name: p.default for name, p in _parameters(kind).items() if p.default is not p.empty}
 
 
-def options(base: type[Train] = Train) -> type[Train]:
+def with_method_registered(args: Sequence[str]) -> list[str]:
+    """The command line with the name of its method in place of the file that registers it.
+
+    Raises:
+        ValueError: the file is not there, or it registers none or several.
+    """
+    out = list(args)
+    for i, arg in enumerate(args):
+        before, given = ("--method=", arg[9:]) if arg.startswith("--method=") else ("", arg)
+        if (before or args[i - 1] == "--method") and given.endswith(".py"):
+            found = methods.load(Path(given))
+            if len(found) > 1:
+                raise ValueError(f"method {given} registers {', '.join(found)}; allowed: a file that registers one")
+            out[i] = before + found[0]
+    return out
+
+
+def named(args: Sequence[str]) -> tuple[str, str]:
+    """Problem and method on a command line; empty: none is named, or none of that name is known."""
+    given = dict(arg[2:].split("=", 1) for arg in args if arg.startswith("--") and "=" in arg)
+    given |= {a[2:]: b for a, b in itertools.pairwise(args) if a.startswith("--") and "=" not in a}
+    problem, method = given.get("problem", ""), given.get("method", "")
+    known = method in methods.PRESETS or method in methods.VECTOR_PRESETS
+    return problem if problem in catalogue.PROBLEMS else "", method if known else ""
+
+
+def options(base: type[Train] = Train, only: tuple[str, str] | None = None) -> type[Train]:
     """`Train`, or a command like it, with a field for every option of methods, problems, federation and schedule.
 
     Their docstrings describe them.
+
+    Args:
+        base: the command.
+        only: a problem and a method: no options of others; an empty problem has none, an empty method is the default one. For
+            help, which is long enough then.
     """
     fields: dict[str, tuple[str, Any, Any]] = {}
+    methods_shown, problems_shown = methods.kinds(), [catalogue.problem_class(name) for name in catalogue.PROBLEMS]
+    if only is not None:
+        problem, method = only
+        methods_shown = [methods.kind(method or base.method)]
+        problems_shown = [catalogue.problem_class(problem)] if problem else []
     problems = [catalogue.problem_class(name) for name in catalogue.PROBLEMS]
     defaults = [_defaults(kind) for kind in problems]
     own = {name for name in set().union(*defaults) if len({d[name] for d in defaults if name in d}) > 1}
@@ -202,7 +240,7 @@ def options(base: type[Train] = Train) -> type[Train]:
             dataclasses.field(default=default),
         )
 
-    for kind in methods.kinds():
+    for kind in methods_shown:
         hints = typing.get_type_hints(kind)
         for f in dataclasses.fields(kind):
             add(_owner(kind, f.name), f.name, hints[f.name], f.default)
@@ -210,7 +248,7 @@ def options(base: type[Train] = Train) -> type[Train]:
         hints = typing.get_type_hints(kind)
         for f in dataclasses.fields(kind):
             add(kind, f.name, hints[f.name], f.default)
-    for kind in problems:
+    for kind in problems_shown:
         hints = typing.get_type_hints(kind.__init__)  # type: ignore[misc]
         for parameter in _parameters(kind).values():
             add(kind, parameter.name, hints[parameter.name], parameter.default)

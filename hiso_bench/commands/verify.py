@@ -86,9 +86,7 @@ class Verify:
         if self.ids:
             raise ValueError(f"ids {' '.join(self.ids)} do not go with method; allowed: one or the other")
         torch.set_num_threads(1)
-        names = (
-            [self.method] if self.method in (*methods.PRESETS, *methods.VECTOR_PRESETS) else method_checks.load(Path(self.method))
-        )
+        names = methods.named(self.method)
         subjects = [method_checks.subject(name) for name in names]
         print(f"verify    checking {', '.join(names)}: about {6 * len(names)} s", file=sys.stderr)
         found = {of.name: method_checks.check(of) for of in subjects}

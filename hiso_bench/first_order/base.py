@@ -34,6 +34,8 @@ class FirstOrder:
     Attributes:
         lr: the server's step size; 1 is averaging.
         client_lr: step size of the local steps of a method that sends vectors (FedAvg, ...; the methods of scalars have none).
+        client_momentum: b in v <- b v + g of the local steps. A client keeps its v between the rounds for which it is sampled, as
+            the official DeComFL code does (fed_avg/client.py: an optimiser a client), so its memory is stale by then.
 
     Raises:
         ValueError: an option out of range.
@@ -46,10 +48,12 @@ class FirstOrder:
 
     lr: float
     client_lr: float = 0.0
+    client_momentum: float = 0.0
 
     def __post_init__(self) -> None:
         require(0 < self.lr < math.inf, "lr", self.lr, "a finite number > 0")
         require(0 < self.local_rate < math.inf, "client_lr", self.client_lr, "a finite number > 0")
+        require(0 <= self.client_momentum < 1, "client_momentum", self.client_momentum, "0 <= client_momentum < 1")
 
     @property
     def local_rate(self) -> float:

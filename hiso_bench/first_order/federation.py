@@ -133,6 +133,12 @@ class VectorFederation:
             key = DirectionKey(r, k, 0, client)
             loss, g = self.method.estimate(self.problem.loss, x, batch, key, self._directions, self._buffer)
             losses.append(loss)
+            if self.method.client_momentum:
+                # The client's own, which nobody sends; it is kept with the state so that snapshots hold it.
+                v = self.state.buffers.setdefault(f"momentum of client {client}", tuple(torch.zeros_like(leaf) for leaf in x))
+                for kept, part in zip(v, g, strict=True):
+                    kept.mul_(self.method.client_momentum).add_(part)
+                g = v
             for leaf, part in zip(x, g, strict=True):
                 leaf.sub_(part, alpha=self.method.local_rate)
         change = joined(x, self.problem.layout).double() - joined(start, self.problem.layout).double()

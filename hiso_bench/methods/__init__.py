@@ -6,9 +6,11 @@ Those that send vectors (`hiso_bench/first_order/`) are registered under names o
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiso_bench.methods.base import Method, Step
@@ -34,7 +36,10 @@ __all__ = [
     "Step",
     "VECTOR_PRESETS",
     "build",
+    "kind",
     "kinds",
+    "load",
+    "named",
     "options",
     "register",
 ]
@@ -83,9 +88,54 @@ def register(name: str, method: type[Method] | type[FirstOrder], **preset: Any) 
     (PRESETS if method.scalar_only else VECTOR_PRESETS)[name] = (method, preset)  # type: ignore[assignment]
 
 
+def load(path: Path) -> list[str]:
+    """Import a file that registers methods; the names that it registered.
+
+    Raises:
+        ValueError: it is not there, or it registers none.
+    """
+    if not path.is_file():
+        raise ValueError(f"method {path} is neither registered nor a file; allowed: {', '.join(PRESETS)}, or a .py file")
+    for table in (PRESETS, VECTOR_PRESETS):  # it lies in the folder of methods, or has been loaded already
+        own = [name for name, (of, _) in table.items() if _file(of) == str(path.resolve())]
+        if own:
+            return own
+    before = {*PRESETS, *VECTOR_PRESETS}
+    spec = importlib.util.spec_from_file_location(f"hiso_bench_file_{path.stem.replace('-', '_')}", path.resolve())
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = [name for name in (*PRESETS, *VECTOR_PRESETS) if name not in before]
+    if not found:
+        raise ValueError(f"file {path} registers no method; it must call `hiso_bench.register(name, class)`")
+    return found
+
+
+def _file(of: type) -> str | None:
+    return getattr(sys.modules.get(of.__module__), "__file__", None)
+
+
+def named(given: str) -> list[str]:
+    """The name itself if it is registered, else what the file of that name registers.
+
+    Raises:
+        ValueError: neither.
+    """
+    return [given] if given in PRESETS or given in VECTOR_PRESETS else load(Path(given))
+
+
 def kinds() -> list[type[Method] | type[FirstOrder]]:
     """The classes behind all the names, methods of scalars first."""
-    return [kind for kind, _ in (*PRESETS.values(), *VECTOR_PRESETS.values())]
+    return [of for of, _ in (*PRESETS.values(), *VECTOR_PRESETS.values())]
+
+
+def kind(name: str) -> type[Method] | type[FirstOrder]:
+    """The class behind a name.
+
+    Raises:
+        ValueError: unknown method.
+    """
+    return _preset(name)[0]
 
 
 def _preset(name: str) -> tuple[type[Method] | type[FirstOrder], dict[str, Any]]:
@@ -101,8 +151,8 @@ def options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: unknown method.
     """
-    kind, preset = _preset(name)
-    defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+    of, preset = _preset(name)
+    defaults = {f.name: f.default for f in dataclasses.fields(of) if f.default is not dataclasses.MISSING}
     return defaults | preset
 
 
@@ -112,13 +162,13 @@ def build(name: str, given: Mapping[str, Any] | None = None, **more: Any) -> Any
     Raises:
         ValueError: unknown method, an option the method does not have, or a value out of range.
     """
-    kind, preset = _preset(name)
+    of, preset = _preset(name)
     chosen = preset | dict(given or {}) | more
-    allowed = {f.name for f in dataclasses.fields(kind)}
+    allowed = {f.name for f in dataclasses.fields(of)}
     for option in chosen:
         if option not in allowed:
             raise ValueError(f"method {name} has no option {option!r}; allowed: {', '.join(sorted(allowed))}")
-    return kind(**chosen)
+    return of(**chosen)
 
 
 for _module in pkgutil.iter_modules(__path__):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hiso_bench
-from hiso_bench import catalogue, cli, recorded_rates
+from hiso_bench import catalogue, cli, methods, recorded_rates
 
 
 @pytest.fixture
@@ -159,10 +159,39 @@ def test_a_missing_data_folder_is_named(command, monkeypatch):
     assert status == 2 and "HISO_BENCH_DATA" in err and "/no/such/folder" in err
 
 
-def test_help_names_every_option_with_a_text(command):
+def test_help_names_the_options_of_the_method_and_the_problem_before_it(command):
     _, out, _ = command("train", "--help")
-    for option in ("--lr", "--ema-new", "--dropout", "--local-steps", "--alpha", "--stop-at", "--wire", "--cache-bytes"):
+    for option in ("--lr", "--ema-new", "--dropout", "--local-steps", "--stop-at", "--wire", "--cache-bytes"):
         assert option in out
+    assert not any(option in out for option in ("--alpha", "--client-lr", "--beta1", "--lora-rank"))
+    _, out, _ = command("train", "--problem", "digits", "--method=fedadam", "--help")
+    assert all(option in out for option in ("--alpha", "--client-lr", "--beta1"))
+    assert "--ema-new" not in out and "--lora-rank" not in out
+    # What help does not show is still an option, and refused by name.
+    assert "no option 'ema_new'" in command("train", "--problem", "quadratic", "--method", "decomfl", "--ema-new", "0.1")[2]
+
+
+def test_a_method_from_a_file_trains_resumes_and_is_audited(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "PRESETS", dict(methods.PRESETS))
+    file = tmp_path / "half.py"
+    kind = "class Half(hiso_bench.Method):\n    def rate(self, state, step):\n        return super().rate(state, step) / 2\n"
+    file.write_text(f"import hiso_bench\n\n\n{kind}\n\nhiso_bench.register('half-step', Half)\n")
+    run = (*QUADRATIC, f"--method={file}", "--lr", "0.02", "--out", str(tmp_path / "run"))
+    assert command(*run, "--rounds", "3")[0] == 0
+    status, _, err = command(*run, "--rounds", "5")
+    assert status == 0 and "resuming" in err
+    twin = (*QUADRATIC, "--method", "decomfl", "--lr", "0.01", "--rounds", "5", "--out", str(tmp_path / "twin"))
+    assert command(*twin)[0] == 0
+    final = []
+    for name in ("run", "twin"):
+        status, out, err = command("ledger", "audit", str(tmp_path / name), "--method", str(file), "--json")
+        assert status == 0, err
+        final.append(json.loads(out)["final"])
+    assert final[0] == final[1]
+    two = tmp_path / "two.py"
+    two.write_text(file.read_text().replace("half-step", "a-half") + "hiso_bench.register('b-half', Half)\n")
+    assert "two.py registers a-half, b-half; allowed: a file that registers one" in command(*QUADRATIC, "--method", str(two))[2]
+    assert "neither registered nor a file" in command(*QUADRATIC, "--method", "none.py")[2]
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):

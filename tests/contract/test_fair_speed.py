@@ -40,7 +40,7 @@ def test_arms_that_differ_by_nothing_are_equal_both_ways_whatever_one_way_says()
     # Keys have luck: some are faster than others. Whoever reaches the other's best is the faster one.
     values = 1 - np.exp(-np.arange(32) / (8 * np.exp(0.2 * rng.standard_normal((24, 1)))))
     null = fair_speed.between_keys(_curves(a=values), "a")
-    assert abs(null.both_ways) < 1e-12
+    assert null.both_ways.low < 0 < null.both_ways.high < 0.3
     assert null.one_way.low > 0.05 and null.reached == 0.5
     # The same curve twelve times: nothing to choose from, and nothing comes out.
     same = fair_speed.between_keys(_curves(a=np.repeat(values[:1], 12, axis=0)), "a")

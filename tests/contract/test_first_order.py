@@ -177,6 +177,28 @@ def test_a_run_is_resumed_from_its_snapshot_to_the_same_bytes(name, problem, tmp
     assert bits(go(7, tmp_path / "parts").federation.state) == bits(whole.federation.state)
 
 
+def test_a_client_keeps_its_momentum_between_its_rounds_as_torchs_sgd_does(tmp_path):
+    problem, method = quadratic(), build("fedavg", client_momentum=0.5)
+    options = FederationOptions(sampled=2, local_steps=3, wire="float64")
+    server, own = problem.initial()[0].clone(), {}
+    for r in range(6):
+        ends = []
+        for client in map(int, participants(options.key, r, problem.clients, 2)):
+            x, optimiser = own.setdefault(client, (p := server.clone(), torch.optim.SGD([p], lr=0.05, momentum=0.5)))
+            x.copy_(server)
+            for k in range(3):
+                x.grad = gradient(problem, (x,), client, r, k)[0]
+                optimiser.step()
+            ends.append(x.clone())
+        server += 0.5 * (torch.stack(ends).mean(0) - server)
+    assert len(own) > 2  # some client rested in between, or nothing is kept
+    Run(problem, "fedavg", method, options, Schedule(rounds=3, snapshot_every=1), tmp_path).go().ledger.close()
+    run = Run(problem, "fedavg", method, options, Schedule(rounds=6, snapshot_every=1), tmp_path).go()
+    run.ledger.close()
+    assert run.resumed
+    torch.testing.assert_close(run.federation.state.x[0], server, rtol=1e-12, atol=1e-12)
+
+
 def test_a_round_that_comes_out_otherwise_is_refused_by_its_hash(tmp_path, monkeypatch):
     options, schedule = FederationOptions(sampled=2), Schedule(rounds=4, evaluate_every=4, snapshot_every=0)
     Run(quadratic(), "fedavg", build("fedavg"), options, schedule, tmp_path).go().ledger.close()
@@ -277,6 +299,7 @@ def test_a_payload_of_another_length_is_refused(codec):
     [
         ("fedavg", "lr", 0, "a finite number > 0"),
         ("fedavg", "client_lr", 0.0, "a finite number > 0"),
+        ("fedavg", "client_momentum", 1.0, "0 <= client_momentum < 1"),
         ("fedavg-topk", "share", 1.5, "0 < share <= 1"),
         ("fedcom", "bits", 1, ">= 2 and <= 16"),
         ("fedzo", "perturbations", 0, ">= 1"),

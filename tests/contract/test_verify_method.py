@@ -47,7 +47,7 @@ def test_a_file_with_a_sound_method_passes(tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert {row["method"] for row in rows} == {"sign-vote"} and len(rows) == 14
     assert [row["verdict"] for row in rows].count(NOT_APPLICABLE) == 2 and FAILS not in [row["verdict"] for row in rows]
-    assert method_checks.load(path) == ["sign-vote"]  # it is loaded once
+    assert methods.load(path) == ["sign-vote"]  # it is loaded once
 
 
 def test_the_table_fits_eighty_columns_and_has_theory_beside_the_method(capsys):
