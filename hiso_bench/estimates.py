@@ -1,4 +1,4 @@
-"""Curvature of models too large for their Hessian, from products with it: diagonal, trace, extreme eigenvalues, density.
+"""Curvature of models too large for their Hessian, from products with it: trace, and eigenvalues by Lanczos.
 
 Every estimate carries its error. Random probes are Rademacher (Hutchinson 1990): of all laws with independent entries they have
 the least variance, 2 (|A|_F^2 - |diag A|^2) for a trace, none at all for a diagonal matrix. Hutch++ (Meyer et al. 2021) takes the
@@ -22,15 +22,6 @@ Product = Callable[[Tensor], Tensor]
 """v -> A v for a symmetric A, (d,) to (d,)."""
 
 
-class Diagonal(NamedTuple):
-    """An estimated diagonal."""
-
-    mean: Tensor
-    """(d,), float64."""
-    error: Tensor
-    """Its standard error, coordinate by coordinate, (d,)."""
-
-
 class Lanczos(NamedTuple):
     """Ritz values of one Krylov space."""
 
@@ -46,27 +37,6 @@ def whitened(product: Product, h: Tensor) -> Product:
     """Products with Xi = H^{-1/2} A H^{-1/2} for a diagonal H, (d,): its trace is zeta, its top eigenvalue the largest step's."""
     root = h.rsqrt()
     return lambda v: root * product(root * v)
-
-
-def diagonal(product: Product, d: int, probes: int, rng: np.random.Generator) -> Diagonal:
-    """Hutchinson's diagonal, the mean of v * Av (Bekas et al. 2007).
-
-    Raises:
-        ValueError: fewer than two probes.
-    """
-    require(probes >= 2, "probes", probes, ">= 2")
-    found = torch.stack([v * _of(product, v) for v in _probes(d, probes, rng)])
-    return Diagonal(found.mean(0), found.std(0, unbiased=True) / probes**0.5)
-
-
-def trace(product: Product, d: int, probes: int, rng: np.random.Generator, level: float = LEVEL) -> Interval:
-    """Hutchinson's trace, with Student's interval over probes.
-
-    Raises:
-        ValueError: fewer than two probes.
-    """
-    require(probes >= 2, "probes", probes, ">= 2")
-    return mean_interval([float(v @ _of(product, v)) for v in _probes(d, probes, rng)], level)
 
 
 def hutch_pp(product: Product, d: int, products: int, rng: np.random.Generator, level: float = LEVEL) -> Interval:
@@ -123,29 +93,6 @@ def lanczos(product: Product, d: int, steps: int, rng: np.random.Generator) -> L
         T += torch.diag(side, 1) + torch.diag(side, -1)
     values, vectors = torch.linalg.eigh(T)
     return Lanczos(values, vectors[0].square(), (off[-1] * vectors[-1]).abs())
-
-
-def top_eigenvalue(product: Product, d: int, steps: int, rng: np.random.Generator) -> Interval:
-    """The algebraically largest eigenvalue: the top Ritz value, which never exceeds it, and that plus its residual.
-
-    The upper end holds where the Ritz value belongs to the top eigenvalue, as it does unless the start vector happens to miss it.
-    """
-    found = lanczos(product, d, steps, rng)
-    value = float(found.values[-1])
-    return Interval(value, value, value + float(found.residuals[-1]))
-
-
-def spectral_density(product: Product, d: int, steps: int, probes: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Stochastic Lanczos quadrature: nodes and weights, (n,) each, of the density of eigenvalues; the weights sum to one.
-
-    The mean of any smooth function of the eigenvalues is about its weighted sum over the nodes (Ubaru et al. 2017).
-
-    Raises:
-        ValueError: fewer than one probe or step.
-    """
-    require(probes >= 1, "probes", probes, ">= 1")
-    runs = [lanczos(product, d, steps, rng) for _ in range(probes)]
-    return torch.cat([run.values for run in runs]), torch.cat([run.weights for run in runs]) / probes
 
 
 def _probes(d: int, count: int, rng: np.random.Generator) -> list[Tensor]:

@@ -232,18 +232,3 @@ def corollary1_rounds(c: Setting, reading: Reading) -> float:
 def corollary1_rate(dimension: float, m: int, R: int) -> float:
     """Corollary 1: sqrt(d/(m R)), or sqrt(zeta/(m R)) for low effective rank; constants, beta_l among them, are not stated."""
     return math.sqrt(dimension / (m * R))
-
-
-def corollary2_rate(L: float, dimension: float, m: int, R: int) -> float:
-    """Corollary 2, DeComFL at tau = 1: sqrt(L d/(m R)), or sqrt(L kappa/(m R)) for low effective rank."""
-    return math.sqrt(L * dimension / (m * R))
-
-
-def corollary3_rate(zeta: float, kappa: float, tau: int, m: int, R: int) -> float:
-    """Corollary 3, tau > 1 and low whitening rank: sqrt(zeta/(tau m R)) + sqrt(tau kappa/(m R))."""
-    return math.sqrt(zeta / (tau * m * R)) + math.sqrt(tau * kappa / (m * R))
-
-
-def decomfl_rate(dimension: float, m: int, P: int, R: int, K: int = 1) -> float:
-    """DeComFL: sqrt(d/(m P K R)) in Theorem 1; sqrt(kappa/(m P R)) in Theorem 2, which is for K = 1."""
-    return math.sqrt(dimension / (m * P * K * R))

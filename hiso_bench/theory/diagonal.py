@@ -117,41 +117,6 @@ def sampling_variance(m: int, M: int) -> float:
     return (M - m) / (m * (M - 1)) if M > 1 else 0.0
 
 
-def second_moment_diagonal(
-    g2: ArrayLike,
-    h: ArrayLike,
-    s: ArrayLike,
-    mu: float,
-    P: int,
-    law: str = "gaussian",
-    difference: str = "forward",
-    noise: ArrayLike = 0.0,
-) -> NDArray[np.float64]:
-    """E dx_j^2: the diagonal of `moments.second_moment` where S, H and V are diagonal, in O(d).
-
-    Args:
-        g2: squares of the gradient, or their expectation over x, shape (d,).
-        h: diagonal of H, positive, shape (d,) or a scalar.
-        s: diagonal of S, shape (d,).
-        mu: as in `step`, and so are P, law and difference.
-        P: directions averaged in the step.
-        law: law of w.
-        difference: "forward" or "central".
-        noise: diagonal of V, shape (d,) or a scalar.
-
-    Returns:
-        Shape (d,), float64.
-
-    Raises:
-        ValueError: as `step`; a negative noise; shapes that do not broadcast to that of s.
-    """
-    s = np.asarray(s, dtype=np.float64)
-    h = np.broadcast_to(np.asarray(h, dtype=np.float64), s.shape)
-    own, spread, kick = clients_step(s / h, mu, P, law, difference, np.asarray(noise, dtype=np.float64) / h)
-    p = np.asarray(g2, dtype=np.float64) / h
-    return (own * p + spread * np.sum(p) + kick) / h
-
-
 def _variances(values: ArrayLike, d: int, name: str) -> NDArray[np.float64]:
     values = np.broadcast_to(np.asarray(values, dtype=np.float64), (d,))
     if not np.all(np.isfinite(values)) or np.any(values < 0):

@@ -168,18 +168,6 @@ def whitening_rank(s: ArrayLike, h: ArrayLike) -> float:
     return total(np.diag(scipy.linalg.cho_solve(factor, S)))
 
 
-def effective_dimension(s: ArrayLike, eps: float) -> float:
-    """sum_j s_j / (s_j + eps): the whitening rank of the paper's ideal H = Diag(Sigma + eps), in [0, d].
-
-    Raises:
-        ValueError: eps not positive and finite, or s not a spectrum.
-    """
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps {eps} is out of range; allowed: a finite number > 0")
-    s = _spectrum(s)
-    return total(s / (s + eps))
-
-
 def whitening_speed(s: ArrayLike, h: ArrayLike, active: ArrayLike | None = None) -> float:
     """Z(H) = zeta max_{active j} h_j/s_j, unchanged by H -> cH: it predicts noise-free rounds.
 

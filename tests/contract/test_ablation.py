@@ -60,6 +60,17 @@ def test_the_infinite_signal_is_hiso_but_for_what_h_learns_from(case):
     assert isinstance(method, HiSo) and method.perturbations == arms.P
 
 
+def test_rates_come_from_one_key_and_results_from_another(case, monkeypatch):
+    run, used = ablation.run, []
+    monkeypatch.setattr(ablation, "run", lambda *args, **more: (used.append(args[4]), run(*args, **more))[1])
+    few = replace(case, arms=case.arms[:1], rounds=8, theory=float("nan"), octaves=4, start=2.0**-6)
+    rates = ablation.tune(few, few.arms).query("winner").set_index("arm")["lr"].to_dict()
+    assert set(used) == {ablation.TUNING_KEY} != {ablation.RESULT_KEY}
+    used.clear()
+    ablation.compare(few, rates, 2)
+    assert set(used) == {ablation.RESULT_KEY}
+
+
 def test_rates_are_chosen_on_one_grid_for_all_arms(case):
     two = (case.arms[0], Arm("hiso", "hiso"))
     grid = ablation.tune(replace(case, rounds=40), two)

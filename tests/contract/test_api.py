@@ -74,6 +74,16 @@ def test_an_estimate_with_h_is_hiso_s():
     assert (np.abs(np.mean(found, 0) - dx) < 4 * error).all() and (error < 0.2 * np.abs(dx).max()).all()
 
 
+def test_an_h_is_taken_as_it_is_given():
+    """No ridge is added: H = 1e-8 in every coordinate makes the step 1e8 times as long."""
+    x = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    options = {"difference": "central", "mu": 1e-3, "perturbations": 3}
+    plain, tiny = (
+        hiso_bench.estimate_gradient(lambda v: (v**2).sum(), x, h=torch.full_like(x, h), **options) for h in (1.0, 1e-8)
+    )
+    torch.testing.assert_close(tiny, 1e8 * plain, rtol=1e-6, atol=0)
+
+
 def test_an_estimate_leaves_the_point_and_the_generators_and_knows_tuples():
     x = (torch.ones(3, 2, requires_grad=True), torch.zeros(()))
     dx = hiso_bench.estimate_gradient(lambda point: (point[0] ** 2).sum() + point[1], x, law="sphere")
@@ -137,15 +147,16 @@ def test_a_model_of_one_s_own_trains_resumes_and_is_rebuilt_from_its_scalars(tmp
     assert torch.equal(net.weight, before)
     trained = at().load(state.x)
     assert torch.equal(trained.weight, state.x[0]) and not torch.equal(net.weight, before)
-    others = [(inputs + 1, labels) for inputs, labels in clients]
-    with pytest.raises(hiso_bench.LedgerError, match="data_hash"):
-        hiso_bench.train(
-            hiso_bench.ModuleProblem(net, others, batch_size=6, mode="clients"),
-            "hiso",
-            lr=0.05,
-            evaluate_every=10,
-            folder=tmp_path / "run",
-        )
+    for change in ((1, 0), (0, 1)):
+        others = [(inputs + change[0], (labels + change[1]) % 3) for inputs, labels in clients]
+        with pytest.raises(hiso_bench.LedgerError, match="data_hash"):
+            hiso_bench.train(
+                hiso_bench.ModuleProblem(net, others, batch_size=6, mode="clients"),
+                "hiso",
+                lr=0.05,
+                evaluate_every=10,
+                folder=tmp_path / "run",
+            )
 
 
 def test_a_module_problem_evaluates_means_over_examples():

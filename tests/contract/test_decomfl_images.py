@@ -117,6 +117,23 @@ def test_a_setting_is_reproduced_only_whole_and_within(monkeypatch, ends, level,
     assert bool(found["reproduced"]) is reproduced
 
 
+def test_rounds_before_the_first_do_not_count():
+    """Two rounds far off before round 20, four from it on of which one is: within at 3 of 4, their rms from these alone."""
+    rounds, ours = [5, 10, 20, 30, 40, 50], [9.0, 9.0, 0.5, 0.5, 0.5, 0.9]
+    told = {
+        "arm": "a",
+        "round": rounds,
+        "keys": 2,
+        "ours": ours,
+        "theirs": 0.5,
+        "between": [True, True, True, False, False, False],
+    }
+    compared = pd.DataFrame(told | {"within": [value == 0.5 for value in ours]})
+    row = verdicts(compared, {"a": 50}, 20).iloc[0]
+    assert (row["rounds"], row["within"], row["between"], row["rms"]) == (4, 0.75, 0.25, pytest.approx(0.2))
+    assert not row["reproduced"] and verdicts(compared[:5], {"a": 40}, 20).iloc[0]["reproduced"]
+
+
 def small(monkeypatch):
     def problem(self, key):
         return ImageProblem("digits", 100, split="iid", batch_size=self.batch_size, set_aside=False, key=key)

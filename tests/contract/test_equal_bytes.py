@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from claims.equal_bytes import Compared
-from hiso_bench import records
+from hiso_bench import records, training
 from hiso_bench.equal_bytes import TOTAL, UPLINK, WITH_BASE, choose
+from hiso_bench.federation import NonFiniteScalarError
 from llm.equal_bytes import Language, LanguageSender
 from tests import llm_helpers
 from vision.equal_bytes import BUDGETS, CLIENTS, EQUAL_BYTES, SAMPLED, model_bytes
@@ -32,6 +33,21 @@ def test_bytes_are_those_of_the_ledger_and_budgets_are_kept():
             assert found.loc[(WITH_BASE, budget), "rounds"] == budget // both
     with pytest.raises(ValueError, match="needed"):
         EQUAL_BYTES.curve(replace(arm, rounds=2), 1.0, 1)
+
+
+def test_a_run_that_diverged_has_no_loss_at_any_budget_beyond_its_end(monkeypatch):
+    go = training.Run.go
+
+    def stop(run, report):
+        if report.record.round == 24:
+            raise NonFiniteScalarError
+
+    monkeypatch.setattr(training.Run, "go", lambda run: go(run, stop))
+    found = EQUAL_BYTES.curve(EQUAL_BYTES.arms[0], 0.05, 1)
+    uplink = found[found["count"] == UPLINK].set_index("budget")  # 560 bytes in ten rounds
+    assert uplink["rounds"].to_dict() == {512: 0, 1024: 10} | {2**i: 20 for i in range(11, 15)}
+    assert uplink["loss"].isna().to_dict() == {512: False, 1024: False} | {2**i: True for i in range(11, 15)}
+    assert (uplink["accuracy"].isna() == uplink["loss"].isna()).all()
 
 
 def test_a_method_of_scalars_is_charged_with_the_base_model():

@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from claims.fair_speed import detectable
+from hiso_bench import records
+from hiso_bench.stats import mean_interval
 from hiso_bench.summaries import Curves
 from learned_h import ablation, fair_speed, federation_size
 from learned_h.pairs import LAST, MEAN, Pair, pairs
@@ -39,6 +42,19 @@ def test_arms_that_differ_by_nothing_are_equal_both_ways_whatever_one_way_says()
     # The same curve twelve times: nothing to choose from, and nothing comes out.
     same = fair_speed.between_keys(_curves(a=np.repeat(values[:1], 12, axis=0)), "a")
     assert same.one_way == (0, 0, 0) and same.reached == 1
+
+
+def test_the_jackknife_deletes_a_key_with_all_its_pairs():
+    rng = np.random.Generator(np.random.Philox(4))
+    values = 1 - np.exp(-np.arange(20) / (6 * np.exp(0.3 * rng.standard_normal((5, 1)))))
+
+    def mean(keys):
+        pairs = [_curves(a=values[[i]], b=values[[j]]) for i in keys for j in keys if i != j]
+        return np.nanmean([fair_speed.one_way(pair, "a", "b")[0] for pair in pairs])
+
+    every = range(5)
+    pseudo = [5 * mean(every) - 4 * mean([i for i in every if i != k]) for k in every]
+    np.testing.assert_allclose(fair_speed.between_keys(_curves(a=values), "a").one_way, mean_interval(pseudo), rtol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +99,32 @@ def test_paired_tables_say_that_a_positive_number_is_better(tmp_path):
     pair = Pair("t", "", "loss", {"a": np.array([1.0, 2.0, -np.inf, 4.0]), "b": np.zeros(4)})
     np.testing.assert_array_equal(pair.difference("a", "b"), [1, 2, 4])
     np.testing.assert_array_equal(pair.difference("a", "a"), [-2])  # 1 - (-inf) is left out, 2 - 4 is not
+
+
+def test_pairs_of_tables_made_by_hand(tmp_path, monkeypatch):
+    rows = [  # arm, key, target, rounds; the budget is 16
+        ("hiso", 1, 0.3, 4.0), ("hiso", 1, 0.1, np.nan), ("hiso", 2, 0.3, 0.0), ("hiso", 2, 0.1, 4.0),
+        ("decomfl", 1, 0.3, 8.0), ("decomfl", 1, 0.1, 16.0), ("decomfl", 2, 0.3, 8.0), ("decomfl", 2, 0.1, 8.0),
+    ]  # fmt: skip
+    rounds = pd.DataFrame(rows, columns=["arm", "key", "target", "rounds"]).assign(problem="p", budget=16)
+    last = [
+        ("hiso", 1, "accuracy", 3.0), ("hiso", 2, "accuracy", 5.0), ("hiso", 1, "loss", 3.0), ("hiso", 2, "loss", 5.0),
+        ("decomfl", 1, "accuracy", 2.0), ("decomfl", 2, "accuracy", np.nan), ("decomfl", 1, "loss", 2.0),
+        ("decomfl", 2, "loss", np.nan), ("first-order", 1, "loss", 0.0),
+    ]  # fmt: skip
+    rows = [(*names, r, value + 10 * r) for *names, value in last for r in (0, 5)]
+    curves = pd.DataFrame(rows, columns=["arm", "key", "metric", "round", "value"])
+    monkeypatch.setattr("learned_h.pairs.ROUNDS", ("rounds",))
+    monkeypatch.setattr("learned_h.pairs.CURVES", {"curves": ("accuracy", "loss")})
+    records.write(rounds, tmp_path / "rounds.csv", {}, 1)
+    records.write(curves, tmp_path / "curves.csv", {}, 1)
+    mean, last, accuracy, loss = pairs(tmp_path)
+    # A target that is not reached counts the budget, round 0 counts as 1; fewer rounds, more accuracy, less loss are better.
+    np.testing.assert_allclose(mean.difference("hiso", "decomfl"), np.log([(2 * 1) ** 0.5, (8 * 2) ** 0.5]))
+    np.testing.assert_allclose(last.difference("hiso", "decomfl"), np.log([1, 2]), atol=1e-15)
+    assert (mean.measure, last.measure, accuracy.measure, loss.measure) == (MEAN, LAST, "accuracy", "loss")
+    assert accuracy.difference("hiso", "decomfl").tolist() == [1] and loss.difference("hiso", "decomfl").tolist() == [-1]
+    assert "first-order" not in loss.values and loss.values["decomfl"].tolist() == [-52, -np.inf]
 
 
 def test_what_three_runs_tell():

@@ -100,6 +100,16 @@ def test_a_speed_up_is_rounds_over_rounds_both_ways_and_zero_after_divergence():
     )
 
 
+def test_speed_ups_are_averaged_as_logarithms():
+    ups = pd.DataFrame({"arm": "a", "key": [1, 2, 3, 4], "speed_up": [1.0, 2.0, 4.0, 0.0], "log_ratio": 0.0})
+    (row,) = gap.summary(ups).itertuples()
+    reach = 31.599 * np.log(2) / np.sqrt(3)  # Student's at 99.9 % with two degrees of freedom
+    assert row.value == pytest.approx(2) and [row.low, row.high] == pytest.approx(
+        [2 / np.exp(reach), 2 * np.exp(reach)], rel=1e-3
+    )
+    assert (row.keys, row.diverged) == (4, 1)
+
+
 def test_pick_takes_each_oracle_at_its_better_eps_and_no_other_choice():
     rows = [(arm.name, 0.1 * (i + 1), 200, float(i % 2), True) for i, arm in enumerate(gap.ARMS)]
     grid = pd.DataFrame(rows, columns=["arm", "lr", "rounds", "score", "winner"])

@@ -53,6 +53,9 @@ def test_the_exact_rounds_are_those_of_the_closed_form():
     best, fewest = of.best_rounds(0.2)
     np.testing.assert_allclose([eta, rounds, limit], [best, fewest, of.limit], rtol=0.02)
     assert np.isnan(rates.exact_rounds(s, np.array([limit / 1e6]), 0.2, most=20)[0])
+    # Fractions of a round and all: the logarithm of a sum of decays is nearly straight between rounds.
+    tried = limit * np.array([0.2, 0.3, 0.5, 0.7, 0.8])
+    np.testing.assert_allclose(rates.exact_rounds(s, tried, 0.2), of.rounds(tried, 0.2), atol=0.01)
 
 
 def test_a_basin_of_decomfl_holds_the_theorys_best_rate():

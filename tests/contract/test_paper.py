@@ -86,5 +86,7 @@ def test_a_table_of_another_configuration_is_stale_and_one_that_only_has_more_is
         refused(about["config"] | {"keys": 5})
     with pytest.raises(SourceError, match="cases has other entries"):
         refused(about["config"] | {"cases": about["config"]["cases"][1:]})
+    with pytest.raises(SourceError, match="cases has other entries"):  # one more is computed today, at the end
+        refused(about["config"] | {"cases": about["config"]["cases"][:-1]})
     with pytest.raises(SourceError, match="version: recorded 0"):
         refused(about["config"], 0)

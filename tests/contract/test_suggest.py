@@ -49,8 +49,15 @@ def test_a_known_quadratic_gives_its_own_limit(method, options, d):
         (found.kappa, problem.spectrum.sum()),
     ]:
         assert inside(interval, value) and interval.high < 1.5 * interval.low
+        assert interval.low <= interval.value <= interval.high
     assert (found.limit.low == found.limit.high) == (d == 60)
     assert found.lr == pytest.approx(0.5 * found.limit.low) and found.trials == () and found.negative < 0.01
+
+
+def test_where_lanczos_has_not_converged_the_interval_says_so():
+    s = np.linspace(0.0, 1.0, 400)  # the largest eigenvalues lie close together
+    found = hiso_bench.suggest_lr(Quadratics(np.diag(s)[None], np.zeros((1, 400)), np.ones(400)), "decomfl", rounds=0)
+    assert found.top.value < 1 - 1e-4 and inside(found.top, 1.0) and inside(found.limit, max_stable_step(s, 1.0, 5))
 
 
 def test_independent_directions_and_momentum_enter():
@@ -65,6 +72,7 @@ def test_short_runs_tell_a_stable_step_from_an_unstable_one():
     found = hiso_bench.suggest_lr(Quadratic(40), "hiso", rounds=40)
     outcomes = {trial.fraction: trial.outcome for trial in found.trials}
     assert outcomes[0.25] == outcomes[0.5] == "fell" and outcomes[4.0] == "diverged" and found.agrees
+    assert all(len(set(trial.change)) == 3 for trial in found.trials[:2])  # three keys
     assert found.trials[-1].round <= 20 and found.learned is not None
     assert json.dumps(found.as_dict(), allow_nan=False)
     assert max(map(len, str(found).splitlines())) <= 80 and "agree with theory" in str(found)

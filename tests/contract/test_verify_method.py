@@ -2,7 +2,9 @@
 
 import json
 import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -176,3 +178,23 @@ def test_what_cannot_be_checked_is_refused(tmp_path, capsys):
 def test_no_shipped_method_fails_a_moment_that_theory_knows(name):
     rows = method_theory.one_round(method_checks.subject(name))
     assert len(rows) == 2 and all(row.verdict in (HOLDS, NOT_APPLICABLE) for row in rows)
+
+
+@pytest.mark.parametrize(("name", "scalars"), [("hiso", 5), ("safe-step", 5 + 1)])
+def test_rates_of_the_comparison_are_chosen_on_tuning_keys_for_a_budget_of_all_scalars(name, scalars, monkeypatch):
+    """Made-up runs: on the tuning keys the third rate is best, on the result keys the ninth, for both methods."""
+    rates, keys, ran = len(method_theory.RATES), method_theory.KEYS, []
+
+    def after(problem, method, rounds, **options):
+        ran.append(rounds)
+        size = np.full((rates, 2 * keys), 0.5)
+        size[2, :keys], size[8, keys:] = 0.1, 0.01
+        size[2, keys:] = 0.2 if len(ran) == 1 else 0.4
+        x = tuple(torch.from_numpy(size)[..., None] * leaf for leaf in problem.initial())
+        return SimpleNamespace(state=SimpleNamespace(x=x), alive=torch.ones(size.shape, dtype=torch.bool))
+
+    monkeypatch.setattr(method_theory, "after", after)
+    fall, beside = method_theory.comparison(method_checks.subject(name))
+    assert fall.name == f"descends at lr {method_theory.RATES[2]:.3g}" and fall.measured == "0.04 [0.04, 0.04]"
+    assert beside.measured == "0.25 [0.25, 0.25]" and beside.verdict == "better"
+    assert ran == [method_theory.SCALARS // scalars, method_theory.SCALARS // 5]

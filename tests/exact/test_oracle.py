@@ -114,6 +114,10 @@ def test_the_fewest_minibatch_rounds_are_the_fewest():
     for rate in eta * np.array([0.7, 0.9, 1.0, 1.1, 1.4]):
         curve = minibatch.expected_loss(S, H, np.ones(12), rate, 5, int(rounds) - 1, 8, 0.05)
         assert np.all(curve > 0.05 * curve[0])
+    # The rounds at that rate: where the logarithm of the loss, straight between rounds, crosses the target's.
+    curve = minibatch.expected_loss(S, H, np.ones(12), eta, 5, int(np.ceil(rounds)), 8, 0.05)
+    down = -np.log(curve[-2:] / curve[0])
+    assert rounds == pytest.approx(np.interp(-np.log(0.05), down, [len(curve) - 2, len(curve) - 1]), abs=1e-9)
     with pytest.raises(ValueError, match="no learning rate reaches"):
         minibatch.fewest_rounds(S, H, np.ones(12), 5, 8, 5.0, 1e-6, most=50)
 

@@ -23,13 +23,6 @@ def test_at_ten_million_eigenvalues_the_numbers_equal_zeta_functions():
     assert spectra.participation(np.sqrt(s)) == pytest.approx(partial**2 / cubes, rel=4e-14)
 
 
-def test_the_effective_dimension_of_a_harmonic_spectrum_equals_digamma():
-    # 1/j / (1/j + eps) = 1 / (1 + eps j): the sum over j <= d is [psi(1/eps + d + 1) - psi(1/eps + 1)] / eps.
-    d, eps = 10**6, 1e-3
-    expected = (special.digamma(1 / eps + d + 1) - special.digamma(1 / eps + 1)) / eps
-    assert spectra.effective_dimension(spectra.power(d, 1.0), eps) == pytest.approx(expected, rel=1e-13)
-
-
 def test_sums_lose_nothing_where_a_running_sum_would():
     values = np.full(10**6, 0.1)
     assert spectra.total(values) == 100000.0
@@ -49,11 +42,8 @@ def test_effective_rank_of_the_families(s, kappa):
     assert spectra.effective_rank(s) == pytest.approx(kappa, rel=1e-15)
 
 
-def test_lognormal_is_a_function_of_its_generator_and_its_ideal_whitening_rank_is_half_the_dimension():
-    s = spectra.lognormal(200, 3.0, rng())
-    np.testing.assert_array_equal(s, np.exp(3.0 * rng().standard_normal(200)))
-    # log s is symmetric: the whitening ranks at eps = 1 of s and of 1/s add up to d.
-    assert spectra.effective_dimension(s, 1.0) + spectra.effective_dimension(1 / s, 1.0) == pytest.approx(200, rel=1e-14)
+def test_lognormal_is_a_function_of_its_generator():
+    np.testing.assert_array_equal(spectra.lognormal(200, 3.0, rng()), np.exp(3.0 * rng().standard_normal(200)))
 
 
 def test_whitening_rank_of_full_matrices_is_the_trace_of_the_whitened_spectrum():
@@ -119,7 +109,6 @@ def test_haar_matrices_are_orthogonal_and_their_entries_have_no_preferred_sign()
         (lambda: spectra.blocks((1,), (-1.0,)), "values [-1.0] is out of range"),
         (lambda: spectra.rotation(3, np.nan, rng()), "angle nan is out of range"),
         (lambda: spectra.effective_rank([0.0, 0.0]), "at least one positive"),
-        (lambda: spectra.effective_dimension([1.0], 0.0), "eps 0.0 is out of range"),
         (lambda: spectra.whitening_rank([1.0, 2.0], [1.0, 0.0]), "h must be positive, finite"),
         (lambda: spectra.whitening_rank([1.0, 2.0], np.diag([1.0, -1.0])), "h must be positive definite"),
         (lambda: spectra.whitening_rank(np.eye(2), np.eye(3)), "s and h must be of one size"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hiso_bench.theory import whitened
-from hiso_bench.theory.diagonal import clients_step, second_moment_diagonal, step
+from hiso_bench.theory.diagonal import clients_step, step
 from hiso_bench.theory.moments import LAWS, mean, second_moment, second_moment_independent
 from hiso_bench.theory.recursion import expected_curves, expected_loss, expected_squares, floor, noise_floor
 from hiso_bench.theory.stability import max_stable_step
@@ -31,7 +31,9 @@ def close(actual, expected, tolerance=1e-12):
 def test_the_cheap_diagonal_is_the_diagonal_of_the_second_moment(law, difference):
     g = SPECTRUM * START
     whole = second_moment(g, 1 / PRECONDITIONER, SPECTRUM, 0.3, 3, law, difference, noise=NOISE)
-    close(second_moment_diagonal(g**2, PRECONDITIONER, SPECTRUM, 0.3, 3, law, difference, NOISE), np.diag(whole))
+    own, spread, kick = clients_step(SPECTRUM / PRECONDITIONER, 0.3, 3, law, difference, NOISE / PRECONDITIONER)
+    p = g**2 / PRECONDITIONER
+    close((own * p + spread * p.sum() + kick) / PRECONDITIONER, np.diag(whole))
 
 
 @pytest.mark.parametrize("difference", ["forward", "central"])

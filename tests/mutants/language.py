@@ -10,9 +10,9 @@ from tests.mutants.mutant import Mutant, patched
 MUTANTS: list[Mutant] = []
 
 
-def mutant(name, module, what):
+def mutant(name, module, what, *tests):
     """Enter a function that installs a bug into the list."""
-    return lambda install: MUTANTS.append(Mutant(name, module, what, install))
+    return lambda install: MUTANTS.append(Mutant(name, module, what, install, tests))
 
 
 @mutant("first-question-twice", "llm.tasks", "QQP shows its first question in both places")
@@ -185,7 +185,7 @@ def _():
     return patched(Rungs, "ahead", lambda self, rung: 0)
 
 
-@mutant("split-without-its-key", "llm.clients", "every run splits the examples in the same way")
+@mutant("split-without-its-key", "llm.clients", "every run splits the examples in the same way", "contract/test_split_keys.py")
 def _():
     from llm import clients
 

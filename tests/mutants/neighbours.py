@@ -8,11 +8,14 @@ import torch
 from tests.mutants.mutant import Mutant, patched
 
 MUTANTS: list[Mutant] = []
+TIERS = ("exact", "expectation")
 
 
 def mutant(name, module, what):
     """Enter a function that installs a bug into the list."""
-    return lambda install: MUTANTS.append(Mutant(name, module, what, install))
+    vectors = module.startswith("hiso_bench.first_order")
+    tests = ("contract/test_first_order.py",) if vectors else tuple(f"{t}/test_neighbour_methods.py" for t in TIERS)
+    return lambda install: MUTANTS.append(Mutant(name, module, what, install, tests))
 
 
 @mutant("lozo-without-its-rank", "hiso_bench.methods.low_rank", "LOZO's direction is not divided by the root of its rank")
