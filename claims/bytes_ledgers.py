@@ -12,6 +12,7 @@ from hiso_bench import catalogue, methods
 from hiso_bench.claims import Control, Evidence, Finding, check
 from hiso_bench.federation import FederationOptions
 from hiso_bench.stats import Interval, exact, span
+from hiso_bench.testing import some_inputs
 from synthetic.quadratic import Quadratic
 
 KEY = 14
@@ -104,8 +105,14 @@ def accounting() -> Finding:
     )  # fmt: skip
 
 
+class _Layer(Quadratic):
+    """A quadratic with made-up inputs of a layer, on which no message depends, for the methods that ask for them."""
+
+    layer_inputs = staticmethod(some_inputs)
+
+
 def _bytes(name: str, d: int) -> int:
-    problem = Quadratic(d, clients=4)
+    problem = _Layer(d, clients=4)
     rates = {"lr": 1e-3} if name in methods.PRESETS or name.endswith("-code") else {"lr": 1e-3, "client_lr": 1e-3}
     method = catalogue.method(name, rates, problem)
     asked: dict[str, Any] = {"sampled": 2, "key": KEY, **method.federation_options}
