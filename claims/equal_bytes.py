@@ -106,9 +106,9 @@ def equal_bytes() -> Finding:
     """Methods of scalars against the best first-order method, at equal bytes of three counts, on two subjects.
 
     On the language model the budgets are those at which the first tuning key tells the two apart; it does not at 8 KiB of
-    uplink. At 128 KiB both ways the scalars' rounds are over: their loss is an upper bound, which can only speak against them. For the
-    same reason nothing is asked there with the base model counted: it costs as much as 130,000 rounds of scalars, and FedLoRA
-    pays it as well.
+    uplink. At 128 KiB both ways the scalars' rounds are over: their loss is an upper bound, which can only speak against
+    them. For the same reason nothing is asked there with the base model counted: it costs as much as 130,000 rounds of
+    scalars, and FedLoRA pays it as well.
     """
     digits, language = recorded("equal_bytes"), recorded("equal_bytes_llm")
     mine, vectors = (_names(DIGITS, scalars) for scalars in (True, False))
