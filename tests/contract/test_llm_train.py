@@ -313,7 +313,7 @@ def without_the_extra(*args):
 
 
 def test_without_the_extra_help_works_and_training_says_what_to_install(place, tmp_path):
-    done = without_the_extra("train", "--help")
+    done = without_the_extra("train", "--problem", "lm", "--help")
     assert done.returncode == 0 and "--lora-rank" in done.stdout, done.stderr
     done = without_the_extra("train", "--problem", "lm", "--lr", "1", "--out", tmp_path / "run")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
