@@ -74,7 +74,8 @@ def accuracy(series, values):
 
 def theirs(monkeypatch, values):
     rows = [
-        ("mnist", "decomfl", 1, 20, 1e-3, r, len(v), np.mean(v), min(v), max(v), np.std(v, ddof=1)) for r, v in values.items()
+        ("mnist", "decomfl", 1, 20, 1e-3, r, len(v), np.mean(v), min(v), max(v), np.std(v, ddof=1) if v[1:] else math.nan)
+        for r, v in values.items()
     ]
     rows.append(("mnist", "decomfl", 1, 40, 1e-3, 20, 3, 0.9, 0.9, 0.9, 0.0))  # another P
     columns = ["dataset", "method", "tau", "P", "lr", "round", "seeds", "mean", "min", "max", "sd"]
@@ -99,6 +100,20 @@ def test_the_spread_holds_95_in_100_means_of_further_seeds(monkeypatch):
     theirs(monkeypatch, {r: list(row[:3]) for r, row in enumerate(draw)})
     ours = {key: dict(enumerate(draw[:, 2 + key])) for key in (1, 2)}
     assert abs(against(accuracy(ZO, ours), [ZO])["within"].astype(float).mean() - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_beside_one_seed_the_deviation_is_that_of_our_keys(monkeypatch):
+    """One of theirs, three of ours, of one normal law: within in 95 %. One of each: no interval, and nothing is reproduced."""
+    draw = keys.rng(6).normal(0.9, 0.01, (2000, 4))
+    theirs(monkeypatch, {r: [row[0]] for r, row in enumerate(draw)})
+    ours = {key: dict(enumerate(draw[:, key])) for key in (1, 2, 3)}
+    found = against(accuracy(ZO, ours), [ZO])
+    reach = stats.t.ppf(0.975, 2) * np.std(draw[0, 1:], ddof=1) * math.sqrt(1 + 1 / 3)
+    assert (found["high"] - found["low"])[0] == pytest.approx(2 * reach, abs=3e-5)
+    assert abs(found["within"].astype(float).mean() - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 2000)
+    alone = against(accuracy(ZO, {1: ours[1]}), [ZO])
+    assert alone[["low", "high", "within"]].isna().all(axis=None)
+    assert not verdicts(alone, {ZO.name: 1999}, 0).iloc[0]["reproduced"]
 
 
 ENDS = {

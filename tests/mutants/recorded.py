@@ -63,13 +63,19 @@ MUTANTS = [
         "seeds-without-keys",
         "hiso_bench.reproduction:reach",
         "the interval takes the mean of our keys for exact",
-        ("math.sqrt(1 / seeds + 1 / keys)", "math.sqrt(1 / seeds)"),
+        ("math.sqrt(1 / n + 1 / k)", "math.sqrt(1 / n)"),
     ),
     planted(
         "reach-one-sided",
         "hiso_bench.reproduction:reach",
         "the interval has the 95 % point in place of the 97.5 % point",
         ("(1 + CHANCE) / 2", "CHANCE"),
+    ),
+    planted(
+        "one-seed-with-normal-law",
+        "hiso_bench.reproduction:reach",
+        "beside a single seed the deviation of our keys is taken for the known one of many",
+        ("n - 1)) * sd", "n + 99)) * sd"),
     ),
     planted(
         "reproduced-though-ended",
@@ -105,7 +111,7 @@ MUTANTS = [
         "seeds-for-keys",
         "vision.decomfl:against",
         "counts as many of our keys as there are published seeds",
-        ("reproduction.reach(row.sd, n, k)", "reproduction.reach(row.sd, n, n)"),
+        ("row.sd, n, values.tolist()", "row.sd, n, [ours] * n"),
     ),
     # A stale table in a text.
     planted(
