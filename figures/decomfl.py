@@ -1,4 +1,4 @@
-"""DeComFL's image figures: test accuracy against round, theirs under ours, for FedAvg and DeComFL at 1, 4 and 10 local steps.
+"""DeComFL's image figures: test accuracy against round, theirs under ours: FedAvg and DeComFL at 1, 4, 10 local steps; over P.
 
 Reads `<experiment>.csv` (arm, lr, key, round, bytes_up, bytes_down, metric, value) and `<experiment>_against.csv` (ours beside
 theirs at the published rounds, with the interval that decides), which may hold some of the planned runs only, and the published
@@ -33,10 +33,17 @@ FIRST_COMPARED = 20
 MARKERS = {1: "o", 4: "s", 10: "^"}
 NAMES = {"fedavg": "FedAvg", "decomfl": "DeComFL"}
 _SPREAD = "#C9C9C9"
+LETTERS = "abcdefghijkl"
+# Method, local steps, rate, P: what a panel of MNIST shows, row by row.
+PANELS = (
+    *(("fedavg", tau, 0.1, 0) for tau in (1, 4, 10)),
+    *(("decomfl", tau, 1e-3, 20) for tau in (1, 4, 10)),
+    *(("decomfl", 4, 5e-4, P) for P in (10, 20, 40)),
+)
 
 
 def draw(results: Path, source: str, experiment: str = "decomfl_mnist") -> Figure:
-    """Six panels of curves on MNIST; below, Fashion-MNIST, what a finite difference changes, and what the rule says.
+    """Nine panels of curves on MNIST; below, Fashion-MNIST, what a finite difference changes, and what the rule says.
 
     Args:
         results: folder with the tables.
@@ -53,23 +60,22 @@ def draw(results: Path, source: str, experiment: str = "decomfl_mnist") -> Figur
     series["batch"] = (
         series["batch_size"].astype(str) + short.map({True: " or 88", False: ""}) + kept.map({True: ", momentum", False: ""})
     )
-    fig, axes = plt.subplots(3, 3, figsize=(13, 11.5), height_ratios=(1, 1, 1))
-    letters = iter("abcdefghi")
-    for row, method in zip(axes, ("fedavg", "decomfl"), strict=False):
-        for ax, tau in zip(row, (1, 4, 10), strict=True):
-            own = series[(series["dataset"] == "mnist") & (series["method"] == method) & (series["tau"] == tau)]
-            own = own[own["difference"] != "central"]
-            _panel(ax, method, tau, own, accuracy, compared, reported, next(letters))
-    _fashion(axes[2, 0], series, accuracy, reported, next(letters))
-    _differences(axes[2, 1], series, accuracy, next(letters))
-    _verdicts(axes[2, 2], series, compared, next(letters))
+    fig, axes = plt.subplots(4, 3, figsize=(13, 15.2), height_ratios=(1, 1, 1, 1.12))
+    letters = iter(LETTERS)
+    for ax, (method, tau, lr, P) in zip(axes.flat, PANELS, strict=False):
+        own = series[(series["dataset"] == "mnist") & (series["method"] == method) & (series["difference"] != "central")]
+        own = own[(own["tau"] == tau) & (own["lr"] == lr) & (own["P"] == P)]
+        _panel(ax, method, tau, own, accuracy, compared, reported, next(letters))
+    _fashion(axes[3, 0], series, accuracy, reported, next(letters))
+    _differences(axes[3, 1], series, accuracy, next(letters))
+    _verdicts(axes[3, 2], series, compared, next(letters))
     done, planned = len(config["done"]), len(config["planned"])
     partial = f"; PARTIAL: {done} of {planned} runs" if done < planned else ""
     extent = f"{config['clients']} clients, {config['sampled']} sampled, IID{partial}"
     fig.suptitle(
         f"DeComFL's figures on MNIST, its CNN (28,938 parameters); {extent}\n"
         "Rates, P and momentum are the published ones, nothing was tuned. FedAvg: rate 0.1, plain SGD, or a momentum of 0.5 kept "
-        "by every client.\nDeComFL: P = 20, rate 0.001, momentum 0.9, derivative in place of the central difference (see h).",
+        "by every client.\nDeComFL: momentum 0.9, the derivative in place of the central difference (see k).",
         fontsize=9.5, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
@@ -82,9 +88,10 @@ def _published(reported: pd.DataFrame, dataset: str, method: str, tau: int, lr: 
 
 
 def _theirs(ax: Axes, theirs: pd.DataFrame, label: str) -> None:
-    """Their mean and the range of their seeds."""
+    """Their mean and the range of their seeds, if there are several."""
     style = look("reported")
-    ax.fill_between(theirs["round"], theirs["min"], theirs["max"], color=_SPREAD, linewidth=0, zorder=1)
+    if theirs["seeds"].max() > 1:
+        ax.fill_between(theirs["round"], theirs["min"], theirs["max"], color=_SPREAD, linewidth=0, zorder=1)
     ax.plot(theirs["round"], theirs["mean"], **style.line(), lw=1.3, label=label, zorder=2)
 
 
@@ -116,8 +123,9 @@ def _panel(
     last = int(first["rounds"])
     theirs = _published(reported, "mnist", method, tau, float(first["lr"]), int(first["P"]))
     theirs = theirs[theirs["round"] <= last]
-    _theirs(ax, theirs, f"published: mean and range of {int(theirs['seeds'].max())} seeds")
-    some = pd.DataFrame(compared[compared["arm"].isin(own["arm"])])
+    seeds = int(theirs["seeds"].max())
+    _theirs(ax, theirs, f"published: mean and range of {seeds} seeds" if seeds > 1 else "published: one seed")
+    some = pd.DataFrame(compared[compared["arm"].isin(own["arm"])].dropna(subset="low"))
     if len(some):
         # The interval is narrowest for the series with most keys; that one is drawn.
         best = some[some["keys"] == some["keys"].max()]
@@ -129,8 +137,10 @@ def _panel(
         table = pd.DataFrame(accuracy[(accuracy["arm"] == row.arm) & (accuracy["round"] > 0)])
         if len(table):
             _ours(ax, table, str(row.batch), last, set(theirs["round"]))
-    _axis(ax, last, (0.5, 0.994) if method == "fedavg" else (0.2, 0.985), "lower right" if method == "fedavg" else "upper left")
-    ax.set_title(f"({letter}) {NAMES[method]}, {tau} local step{'s' * (tau > 1)}")
+    limits = (0.5, 0.994) if method == "fedavg" else (0.2, 0.985)
+    _axis(ax, last, limits, "lower right" if method == "fedavg" else "upper left")
+    told = f", P = {first['P']}, rate {first['lr']:g}" if first["P"] else ""
+    ax.set_title(f"({letter}) {NAMES[method]}, {tau} local step{'s' * (tau > 1)}{told}")
 
 
 def _axis(ax: Axes, last: int, limits: tuple[float, float], legend: str) -> None:
@@ -191,33 +201,40 @@ def _differences(ax: Axes, series: pd.DataFrame, accuracy: pd.DataFrame, letter:
         ax.text(0.5, 0.5, "not recorded yet", ha="center", va="center", transform=ax.transAxes, color="#777777")
 
 
+def _share(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.0%}"
+
+
 def _verdicts(ax: Axes, series: pd.DataFrame, compared: pd.DataFrame, letter: str) -> None:
-    """A table: per setting and batch, keys, root mean square difference, share of rounds within, verdict."""
+    """A table: per panel and batch, keys, root mean square difference, share of rounds within, verdict."""
     last = {str(row.arm): int(row.rounds) for row in series.itertuples()}
     mnist = series[(series["dataset"] == "mnist") & (series["difference"] != "central")].set_index("arm")
-    keys = dict(compared.groupby("arm")["keys"].max())
+    most = compared.groupby("arm")[["keys", "seeds"]].max()
     rows = []
     for found in verdicts(compared, last, FIRST_COMPARED).itertuples():
         if found.arm not in mnist.index:
             continue
         one: Any = mnist.loc[found.arm]
-        verdict = "yes" if found.reproduced else "no"
+        verdict = "yes" if found.reproduced else "-" if np.isnan(found.within) else "no"
         if found.reached < last[str(found.arm)]:
             verdict = "diverged"
         batch = str(one["batch"]).replace(" or ", "/").replace(", momentum", ", mom.")
-        setting = (NAMES[str(one["method"])], one["tau"], batch, keys[found.arm])
-        rows.append((*setting, f"{100 * found.rms:.1f}", f"{found.within:.0%}", f"{found.between:.0%}", verdict))
-    rows.sort(key=lambda row: (row[0], int(row[1]), len(row[2]), row[2]))
+        panel = PANELS.index((one["method"], one["tau"], one["lr"], one["P"]))
+        keys, seeds = most.loc[found.arm]
+        shares = (_share(found.within), _share(found.between if seeds > 1 else np.nan))
+        name = f"({LETTERS[panel]}) {NAMES[str(one['method'])]}, {one['tau']}"
+        rows.append((name, batch, keys, f"{100 * found.rms:.1f}", *shares, verdict))
+    rows.sort(key=lambda row: (row[0], len(row[1]), row[1]))
     ax.axis("off")
     ax.set_title(f"({letter}) ours against theirs, from round {FIRST_COMPARED} on")
-    heads = ("method", "steps", "batch", "keys", "rms,\npoints", "within\n95 %", "within\nrange", "reproduced")
-    height = min(1.0, 0.065 * (len(rows) + 1.5))
+    heads = ("panel, steps", "batch", "keys", "rms,\npoints", "within\n95 %", "within\nrange", "reproduced")
+    height = min(1.0, 0.044 * (len(rows) + 1.5))
     table = ax.table(
         [[str(cell) for cell in row] for row in rows],
         colLabels=list(heads),
         cellLoc="center",
         bbox=(0, 1 - height, 1, height),  # type: ignore[arg-type]
-        colWidths=[0.17, 0.09, 0.26, 0.09, 0.13, 0.12, 0.12, 0.2],
+        colWidths=[0.27, 0.22, 0.09, 0.12, 0.12, 0.12, 0.2],
     )
     table.auto_set_font_size(False)
     table.set_fontsize(7)
