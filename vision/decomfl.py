@@ -254,6 +254,7 @@ MNIST = Reproduction(
         *((_fo(tau, rounds, 32, 0.5), 1) for tau, rounds in _FIRST[1:]),
         *((_zo(4, 500, 256, lr=5e-4, P=P), key) for key in (1, 2, 3) for P in (10, 20, 40)),
         (_zo(4, 500, 256, lr=5e-4, short=True), 1),
+        *((_zo(tau, rounds, 256, "central"), 1) for tau, rounds in ((4, 100), (1, 200))),
         *((_zo(tau, rounds, 256, short=True), 2) for tau, rounds in ((4, 500), (10, 200), (1, 1000))),
         (Series("fashion", "fedavg", 5, 40, 32, 1e-3), 1),
         *((_zo(tau, rounds, 64), 2) for tau, rounds in _FIRST[1:]),
