@@ -18,6 +18,7 @@ differ. A figure says on itself when and by which version its numbers were made.
 
 - *fresh*: `make figures` computes what it shows on your machine, in minutes, from recorded learning rates at most.
 - *recorded*: it shows tables of `results/`, which the command named there recomputes; drawing it computes nothing.
+- *fresh* beside *recorded*: light computations, and next to them tables of `results/`.
 - The commands are run in the checkout, after `make figures` has set it up once.
 """
 _GROUPS = ("HiSo", "DeComFL", OURS)
@@ -54,9 +55,16 @@ def _row(name: str) -> str:
 
 
 def _origin(name: str) -> str:
-    """Whether the figure is computed afresh, and if not, what recomputes its tables."""
-    profile = catalogue.experiment(catalogue.FIGURES[name].experiment).profile
-    return "*fresh*" if profile == "quick" else f"*recorded*; `make results PROFILE={profile}` recomputes it"
+    """Whether the figure is computed afresh, and the command that recomputes recorded tables which it shows."""
+    entry = catalogue.FIGURES[name]
+    names = (entry.experiment, *entry.also)
+    profiles = {name: catalogue.experiment(name).profile for name in names}
+    recorded = [name for name in names if profiles[name] != "quick"]
+    if not recorded:
+        return "*fresh*"
+    command = f"`.venv/bin/hiso-bench results {' '.join(recorded)} --profile {profiles[recorded[0]]}`"
+    fresh = "*fresh* beside *recorded*" if profiles[entry.experiment] == "quick" else "*recorded*"
+    return f"{fresh}; {command} recomputes {'the latter' if 'fresh' in fresh else 'it'}"
 
 
 def main() -> None:

@@ -110,17 +110,20 @@ EXPERIMENTS: dict[str, str] = {
 class FigureEntry:
     """The function that draws a figure, the experiment whose tables it reads, and those tables.
 
-    One that draws several experiments (all of one profile) names the first, and is drawn as soon as there is `any_table`.
+    One that draws several experiments (all of one profile) names the first, and is drawn as soon as there is `any_table`. The
+    others are in `also`, with recorded ones that a light experiment sets beside its own.
     """
 
     target: str
     experiment: str
     tables: tuple[str, ...]
     any_table: bool = False
+    also: tuple[str, ...] = ()
 
 
 _DYNAMICS = tuple(f"dynamics_{part}" for part in ("fixed_point", "relax", "map", "quiet", "drift"))
 _WHITENING = tuple(f"whitening_{part}" for part in ("histogram", "match", "example", "dimension"))
+_LANGUAGE = ("llm_toy_sst2", "llm_imdb_sst2", "llm_minilm_sst2")
 FIGURES: dict[str, FigureEntry] = {
     "fig1": FigureEntry("figures.schematic:draw_path", "schematic", ("schematic",)),
     "fig2": FigureEntry("figures.schematic:draw_round", "schematic", ("schematic", "schematic_round")),
@@ -145,8 +148,12 @@ FIGURES: dict[str, FigureEntry] = {
     },
     "ablation_mnist": FigureEntry("figures.ablation_images:draw", "ablation_mnist", ("ablation_mnist",)),
     "agzo": FigureEntry("figures.agzo:draw", "agzo", ("agzo_share", "agzo")),
-    "fair_speed": FigureEntry("figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size")),
-    "equal_bytes": FigureEntry("figures.equal_bytes:draw", "equal_bytes", ("equal_bytes", "equal_bytes_llm")),
+    "fair_speed": FigureEntry(
+        "figures.fair_speed:draw", "fair_speed", ("fair_speed", "federation_size"), also=("federation_size",)
+    ),
+    "equal_bytes": FigureEntry(
+        "figures.equal_bytes:draw", "equal_bytes", ("equal_bytes", "equal_bytes_llm"), also=("equal_bytes_llm",)
+    ),
     "dynamics": FigureEntry("figures.dynamics:draw", "dynamics", _DYNAMICS),
     "stage": FigureEntry("figures.curvature:draw_stage", "stage", ("stage_points", "stage_gap")),
     "stage_networks": FigureEntry(
@@ -159,18 +166,25 @@ FIGURES: dict[str, FigureEntry] = {
     "learned_h_digits": FigureEntry("figures.learned_h:draw", "fig5_digits", ("fig5_digits_h", "fig5_digits_h_summary")),
     "learned_h_mnist": FigureEntry("figures.learned_h:draw", "fig5_mnist", ("fig5_mnist_h", "fig5_mnist_h_summary")),
     **{  # all tables of the experiment are written together, this one last
-        name: FigureEntry(f"figures.{target}", "printed", ("printed_variance",))
-        for name, target in (
-            *((f"hiso_table{n}", f"hiso_table{n}:draw") for n in (1, 2, 3)),
-            ("decomfl_table2", "decomfl_tables:draw_table2"),
-            ("decomfl_lora", "decomfl_tables:draw_lora"),
-            ("decomfl_scale", "decomfl_scale:draw"),
+        name: FigureEntry(f"figures.{target}", "printed", ("printed_variance",), also=also)
+        for name, target, also in (
+            ("hiso_table1", "hiso_table1:draw", ()),
+            *((f"hiso_table{n}", f"hiso_table{n}:draw", _LANGUAGE) for n in (2, 3)),
+            ("decomfl_table2", "decomfl_tables:draw_table2", _LANGUAGE),
+            ("decomfl_lora", "decomfl_tables:draw_lora", ()),
+            ("decomfl_scale", "decomfl_scale:draw", _LANGUAGE),
         )
     },
     "llm_toy": FigureEntry(
-        "figures.llm:draw_toy", "llm_toy_sst2", tuple(f"llm_tiny-opt_toy-{task}" for task in ("sst2", "qqp", "squad")), True
+        "figures.llm:draw_toy",
+        "llm_toy_sst2",
+        tuple(f"llm_tiny-opt_toy-{task}" for task in ("sst2", "qqp", "squad")),
+        True,
+        ("llm_toy_qqp", "llm_toy_squad"),
     ),
-    "llm_real": FigureEntry("figures.llm:draw_real", "llm_imdb_sst2", ("llm_imdb-opt_sst2", "llm_minilm_sst2"), True),
+    "llm_real": FigureEntry(
+        "figures.llm:draw_real", "llm_imdb_sst2", ("llm_imdb-opt_sst2", "llm_minilm_sst2"), True, _LANGUAGE[2:]
+    ),
 }
 
 

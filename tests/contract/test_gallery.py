@@ -23,14 +23,24 @@ def test_every_figure_stands_on_the_page_once_with_its_command_and_origin():
     for name, entry in catalogue.FIGURES.items():
         (row,) = [line for line in text.splitlines() if f'"gallery/{name}.png"' in line]
         assert f"hiso-bench figures {name}`" in row and words.ABOUT[name].shows in row
-        quick = catalogue.load(catalogue.EXPERIMENTS[entry.experiment]).profile == "quick"
-        assert ("*fresh*" in row) == quick and ("*recorded*" in row) != quick
+        kept = [n for n in (entry.experiment, *entry.also) if catalogue.experiment(n).profile != "quick"]
+        assert ("*fresh*" in row) == (entry.experiment not in kept) and ("*recorded*" in row) == bool(kept)
+        assert not kept or f"hiso-bench results {' '.join(kept)} --profile {catalogue.experiment(kept[0]).profile}`" in row
+
+
+def test_a_figure_of_recorded_tables_names_every_experiment_that_they_are_of():
+    for name, entry in catalogue.FIGURES.items():
+        if catalogue.experiment(entry.experiment).profile != "quick":
+            assert len({catalogue.experiment(n).profile for n in (entry.experiment, *entry.also)}) == 1
+            prefixes = {n for n in catalogue.EXPERIMENTS for table in entry.tables if table == n or table.startswith(f"{n}_")}
+            assert {n for n in prefixes if n in entry.tables} <= {entry.experiment, *entry.also}, name
 
 
 def test_every_figure_and_table_of_the_papers_is_regenerated():
     regenerated = {about.of for about in words.ABOUT.values()}
     hiso = {f"HiSo, Figure {n}" for n in (1, 2, 3, 4)} | {f"HiSo, Table {n}" for n in (1, 2, 3)}
     assert hiso | {"HiSo, Figure 5 (left)", "HiSo, Figure 5 (right)", "DeComFL, Table 2", "DeComFL, LoRA table"} <= regenerated
+    assert {"DeComFL, MNIST and Fashion-MNIST figures", "DeComFL, model-scale figure"} <= regenerated
 
 
 def test_a_figure_without_words_or_picture_is_named(monkeypatch, tmp_path):
