@@ -1,15 +1,18 @@
-"""Claims about printed communication: the arithmetic of the papers' tables, from paper/reported/, without a run."""
+"""Claims about printed communication: the arithmetic of the papers' tables, from paper/reported/; one has a recorded control."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from claims.recorded import recorded_table
 from hiso_bench import catalogue
 from hiso_bench.claims import Control, Evidence, Finding, check
-from hiso_bench.stats import Interval, exact, proportion, span
+from hiso_bench.stats import Interval, exact, mean_interval, proportion, span
+from learned_h import fair_speed
 
 REPORTED = catalogue.ROOT / "paper" / "reported"
 PARAMETERS = {"OPT-125M": 125e6, "OPT-1.3B": 1.3e9}
@@ -156,8 +159,21 @@ def qqp() -> Finding:
                     Evidence(what % ("other cells", "Table 3"), span(table3.drop([cell])), 1.0, little)),
             Control("Table 2 in place of Table 3", "holds",
                     Evidence(what % ("QQP, OPT-1.3B", "Table 2"), other, 1.0, little)),
+            *(
+                Control("a stated stopping rule, on recorded runs of ours", "holds", stopped(patience, little))
+                for patience in (50, 100)
+            ),
         ),
     )  # fmt: skip
+
+
+def stopped(patience: int, allowed: tuple[float, float]) -> Evidence:
+    """HiSo's rounds over DeComFL's, each until its best accuracy has not risen for `patience` rounds, paired over keys."""
+    of = fair_speed.best_so_far(recorded_table("fair_speed"))
+    hiso, decomfl = (fair_speed.stops(of, arm, patience) for arm in ("hiso", "decomfl"))
+    ratio = Interval(*map(float, np.exp(mean_interval(np.log(hiso / decomfl)))))
+    what = f"HiSo's rounds over DeComFL's until no higher accuracy for {patience} rounds, digits perceptron, {len(hiso)} keys"
+    return Evidence(what, ratio, math.nan, allowed)
 
 
 def millions_of_hiso(*methods: str) -> Any:

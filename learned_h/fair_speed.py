@@ -120,6 +120,15 @@ def to_thresholds(of: Curves, arm: str, other: str, thresholds: Sequence[float])
     return np.log(rounds(other) / rounds(arm))
 
 
+def stops(of: Curves, arm: str, patience: int) -> NDArray[np.float64]:
+    """The round at which the best accuracy has not risen for `patience` rounds, key by key; the budget where that never was."""
+    values = of.values[arm]
+    rose = np.diff(values, axis=1, prepend=-np.inf) > 0
+    last = np.maximum.accumulate(np.where(rose, of.rounds, 0), axis=1)
+    over = of.rounds - last >= patience
+    return np.where(over.any(1), of.rounds[over.argmax(1)], of.rounds[-1]).astype(float)
+
+
 class Null(NamedTuple):
     """One arm against itself, over pairs of its keys: all ordered ones where nothing else is said."""
 

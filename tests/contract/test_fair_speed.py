@@ -32,6 +32,13 @@ def test_table_2s_rule_and_the_same_both_ways_on_curves_made_by_hand():
     np.testing.assert_allclose(fair_speed.to_thresholds(of, "a", "b", [3]), [[0.0, np.log(50 / 75)]])
 
 
+def test_a_run_stops_where_its_best_has_not_risen_for_the_patience():
+    of = _curves(a=[[1, 2, 2, 2, 3, 3, 3], [1, 2, 3, 4, 5, 6, 7], [1, 1, 1, 2, 3, 4, 5]])
+    np.testing.assert_array_equal(fair_speed.stops(of, "a", 50), [75, 150, 50])  # key 1 rises to the end of the budget
+    np.testing.assert_array_equal(fair_speed.stops(of, "a", 75), [150, 150, 150])
+    np.testing.assert_array_equal(fair_speed.stops(of, "a", 25), [50, 150, 25])
+
+
 def test_arms_that_differ_by_nothing_are_equal_both_ways_whatever_one_way_says():
     rng = np.random.Generator(np.random.Philox(3))
     # Keys have luck: some are faster than others. Whoever reaches the other's best is the faster one.

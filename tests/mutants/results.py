@@ -149,6 +149,12 @@ MUTANTS = [
         ("sum(i.low > 0 for", "sum(i.value > 0 for"),
     ),
     planted(
+        "patience-from-the-start",
+        "learned_h.fair_speed:stops",
+        "a run stops when so many rounds have passed, whether its best has risen or not",
+        ("of.rounds - last >= patience", "of.rounds >= patience + 0 * last"),
+    ),
+    planted(
         "errors-added-up",
         "claims.fair_speed:gaps",
         "the error of a difference is the sum of two errors",
