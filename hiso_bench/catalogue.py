@@ -103,6 +103,11 @@ EXPERIMENTS: dict[str, str] = {
         for size in ("125m", "350m", "1.3b", "2.7b")
         for task in ("sst2", "qqp", "squad")
     },
+    **{
+        f"decomfl-opt-{size}-{task}": f"llm.configurations:decomfl-opt-{size}-{task}"
+        for size in ("125m", "1.3b")
+        for task in ("sst2", "cb", "wsc", "wic", "rte", "boolq")
+    },
 }
 
 

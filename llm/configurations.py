@@ -57,11 +57,11 @@ class Configuration(Comparison):
 
     Attributes:
         reported_model: the model as the papers' tables name it.
-        reported_tables: the tables of HiSo (arXiv 2506.02370) that have it.
+        reported_tables: the files of paper/reported/ that have it, without their ending.
     """
 
     reported_model: str = ""
-    reported_tables: tuple[int, ...] = ()
+    reported_tables: tuple[str, ...] = ()
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -80,7 +80,7 @@ class Configuration(Comparison):
         Raises:
             FileNotFoundError: a table is not under paper/reported.
         """
-        found = pd.concat([pd.read_csv(REPORTED / f"hiso_table{table}.csv") for table in self.reported_tables])
+        found = pd.concat([pd.read_csv(REPORTED / f"{table}.csv") for table in self.reported_tables])
         here = (self.reported_model, self.options["task"])
         return found.set_index(["model", "task"]).sort_index().loc[[here]].reset_index()
 

@@ -17,7 +17,12 @@ from llm.tasks import TASKS
 from tests import llm_helpers
 
 NAMES = {"opt-" + size + "-" + task for size in ("125m", "350m", "1.3b", "2.7b") for task in ("sst2", "qqp", "squad")}
+NAMES |= {f"decomfl-opt-{size}-{t}" for size in ("125m", "1.3b") for t in ("sst2", "cb", "wsc", "wic", "rte", "boolq")}
 GOOD = (configurations.FOLDER / "opt-125m.toml").read_text()
+
+
+def base(name):
+    return name.removeprefix("decomfl-").rpartition("-")[0]
 
 
 def every():
@@ -32,7 +37,7 @@ def test_every_file_is_an_experiment_of_the_catalogue_with_options_that_the_prob
         assert catalogue.load(catalogue.EXPERIMENTS[name]) == experiment
         assert (experiment.name, experiment.profile, experiment.problem) == (name, "paper", "lm")
         assert set(experiment.options) <= set(allowed) - {"key", "evaluate_on", "evaluate_limit"}
-        assert experiment.options["task"] in TASKS and experiment.options["model"] == "facebook/" + name.rpartition("-")[0]
+        assert experiment.options["task"] in TASKS and experiment.options["model"] == "facebook/" + base(name)
         assert experiment.tuning_key not in experiment.keys and len(experiment.keys) >= 3
         assert math.isnan(experiment.plan().seconds_per_run) and experiment.plan().runs > 0
 
@@ -57,8 +62,21 @@ def test_every_arm_searches_the_same_grid_of_three_decades():
 def test_the_papers_rows_are_there():
     for experiment in every().values():
         rows = experiment.reported()
-        assert {"decomfl", "hiso"} <= set(rows["method"]), experiment.name
-        assert set(rows["table"]) == set(experiment.reported_tables) and (rows["value"].to_numpy() > 0).all()
+        theirs = {"decomfl-p5"} if experiment.name.startswith("decomfl") else {"decomfl", "hiso"}
+        assert theirs <= set(rows["method"]) and (rows["value"].to_numpy() > 0).all(), experiment.name
+        assert {f"table{n}" for n in rows["table"]} == {t.rpartition("_")[2] for t in experiment.reported_tables}
+
+
+def test_decomfls_rounds_are_what_its_megabytes_come_to_but_for_two_cells_that_do_not_fit():
+    from claims.bytes import DECOMFL_BYTES, TYPOS
+
+    for name, experiment in every().items():
+        if name.startswith("decomfl"):
+            rows = experiment.reported().set_index(["method", "quantity"])
+            assert rows.loc[("decomfl-p5", "communication"), "unit"] == "MB"
+            told = rows.loc[("decomfl-p5", "communication"), "value"] * 1e6 / DECOMFL_BYTES
+            fits = (experiment.reported_model, experiment.options["task"]) not in TYPOS
+            assert math.isclose(told, experiment.rounds) == fits, name
 
 
 def test_the_plan_is_printed_without_a_model(capsys):
