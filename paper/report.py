@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hiso_bench import catalogue
+from hiso_bench.quoted import table
 from hiso_bench.stats import mean_interval
 from hiso_bench.summaries import SHOWN_LEVEL, curves
 from paper import learned_h
@@ -84,8 +85,8 @@ def _spread(values: np.ndarray) -> str:
 
 def printed() -> list[list[str]]:
     """HiSo's Table 3 on SST-2: method, and per model the printed accuracy with its error."""
-    table = pd.read_csv(catalogue.ROOT / "paper" / "reported" / "hiso_table3.csv")
-    part = table[(table["task"] == "sst2") & (table["quantity"] == "accuracy")]
+    cells = table("hiso_table3")
+    part = cells[(cells["task"] == "sst2") & (cells["quantity"] == "accuracy")]
     rows = []
     for method, own in part.groupby("method", sort=False):
         by_model = own.set_index("model")

@@ -6,6 +6,7 @@ import pytest
 
 from claims import bytes as tables
 from claims import bytes_ledgers as ledgers
+from hiso_bench import quoted
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def planted(tmp_path, monkeypatch):
     """Change printed cells: (file, row condition, factor)."""
 
     def plant(file, factor, **row):
-        for path in tables.REPORTED.glob("*.csv"):
+        for path in quoted.REPORTED.glob("*.csv"):
             if not (tmp_path / path.name).exists():
                 (tmp_path / path.name).write_bytes(path.read_bytes())
         table = pd.read_csv(tmp_path / f"{file}.csv")
@@ -21,7 +22,7 @@ def planted(tmp_path, monkeypatch):
         assert hit.sum() == 1
         table.loc[hit, "value"] *= factor
         table.to_csv(tmp_path / f"{file}.csv", index=False)
-        monkeypatch.setattr(tables, "REPORTED", tmp_path)
+        monkeypatch.setattr(quoted, "REPORTED", tmp_path)
 
     return plant
 
@@ -73,5 +74,27 @@ def test_models_of_fedzo_go_up_and_down_for_the_sampled():
 
 def test_the_printed_tables_are_complete_and_say_where_they_come_from():
     for name, rows in (("decomfl_table2", 84), ("decomfl_lora", 42), ("decomfl_scale", 320)):
-        table = pd.read_csv(tables.REPORTED / f"{name}.csv")
+        table = quoted.table(name)
         assert len(table) == rows and table["where"].notna().all() and table["value"].gt(0).all()
+
+
+def test_every_printed_number_says_where_it_stands():
+    for path in quoted.REPORTED.glob("*.csv"):
+        table = quoted.table(path.stem)
+        assert table["where"].notna().all() and table["paper"].notna().all(), path.name
+        if path.stem.endswith("_text"):
+            assert list(table) == ["quantity", "value", "error", "unit", "paper", "where", "what"]
+            assert table.drop(columns="error").notna().all(axis=None) and table["quantity"].is_unique
+
+
+def test_claims_follow_the_numbers_of_the_text(tmp_path, monkeypatch):
+    assert quoted.number("hiso_text", "least_saving")[:2] == (29, 0.5)
+    for path in quoted.REPORTED.glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    text = pd.read_csv(tmp_path / "hiso_text.csv")
+    text.loc[text["quantity"] == "largest_saving", "value"] = 82
+    text.to_csv(tmp_path / "hiso_text.csv", index=False)
+    monkeypatch.setattr(quoted, "REPORTED", tmp_path)
+    assert tables.savings().evidence[-1].outcome == "holds" and tables.savings().evidence[-1].allowed == (28.5, 82.5)
+    with pytest.raises(ValueError, match="0 rows 'largest', not one; it has perturbations"):
+        quoted.number("hiso_text", "largest")
