@@ -63,6 +63,7 @@ PROBLEMS: dict[str, Entry] = {
 EXPERIMENTS: dict[str, str] = {
     "schematic": "synthetic.schematic:SCHEMATIC",
     "printed": "paper.printed:PRINTED",
+    "byte_audit": "paper.byte_audit:BYTE_AUDIT",
     "whitening": "synthetic.whitening:WHITENING",
     "low_rank": "synthetic.low_rank:LOW_RANK",
     "hover": "synthetic.hover:HOVER",
@@ -167,6 +168,9 @@ FIGURES: dict[str, FigureEntry] = {
             ("decomfl_scale", "decomfl_scale:draw"),
         )
     },
+    "byte_audit": FigureEntry(
+        "figures.byte_audit:draw", "byte_audit", tuple(f"byte_audit{part}" for part in ("_methods", "_charges", ""))
+    ),
     "llm_toy": FigureEntry(
         "figures.llm:draw_toy", "llm_toy_sst2", tuple(f"llm_tiny-opt_toy-{task}" for task in ("sst2", "qqp", "squad")), True
     ),

@@ -114,7 +114,7 @@ def ledger_bytes() -> pd.DataFrame:
     for method, clients, sampled in FEDERATIONS:
         real = ledgers.traffic(method, clients, sampled)
         charged = audit.HISO_BYTES if method == "hiso" else audit.DECOMFL_BYTES
-        rows.append((method, clients, sampled, charged, real.scalars, real.scalars + real.seeds, real.messages))
+        rows.append((method, clients, sampled, charged, real.numbers, real.numbers + real.seeds, real.messages))
     return pd.DataFrame(rows, columns=["method", "clients", "sampled", "charged", "scalars", "with_seeds", "messages"])
 
 

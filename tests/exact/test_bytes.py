@@ -62,7 +62,7 @@ def test_traffic_is_that_of_the_formula_when_everybody_takes_part():
     found = ledgers.traffic("decomfl", m, m, P)
     # Round r brings the update of round r - 1; the last one is not sent.
     share = (ledgers.ROUNDS - 1) / ledgers.ROUNDS
-    assert found.scalars == pytest.approx(4 * P * (1 + share))
+    assert found.numbers == pytest.approx(4 * P * (1 + share))
     assert found.seeds == pytest.approx(4 * P * share)
     assert found.messages == pytest.approx(8 + 4 * P + 8 + (2 + 4 * P) * share)
 
