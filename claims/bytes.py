@@ -114,9 +114,14 @@ def hiso_bytes(models: tuple[str, ...]) -> Any:
     )
 
 
+def as_rounds(kilobytes: Any) -> Any:
+    """The rounds of `HISO_BYTES` that printed KB are."""
+    return kilobytes * 1024 / HISO_BYTES
+
+
 def whole_evaluations(kilobytes: Any) -> Any:
     """Whether printed KB are, to their two digits, a whole number of evaluations of `HISO_BYTES` a round: a Series of bool."""
-    rounds = np.round(kilobytes * 1024 / HISO_BYTES / EVALUATION) * EVALUATION
+    rounds = np.round(as_rounds(kilobytes) / EVALUATION) * EVALUATION
     return np.abs(rounds * HISO_BYTES / 1024 - kilobytes) <= 0.0051
 
 
@@ -124,6 +129,12 @@ def multiples_of_25(models: tuple[str, ...]) -> tuple[int, int]:
     """How many scalar cells of Table 3 are a multiple of 25 rounds of 40 bytes to the printed digits, and of how many."""
     kilobytes = printed("hiso_table3", "communication", "decomfl", "hiso")[list(models)]
     return int(whole_evaluations(kilobytes).sum()), len(kilobytes)
+
+
+def cell_in_words(model: str, task: str, method: str, file: str = "hiso_table3") -> str:
+    """A scalar cell as printed, and the rounds that it is: '96.67 KB, 2,474.8 rounds of 40 bytes'."""
+    kilobytes = float(printed(file, "communication", method)[(model, task, method)])
+    return f"{kilobytes:.2f} KB, {as_rounds(kilobytes):,.1f} rounds of {HISO_BYTES} bytes"
 
 
 def _times(row: str, over: str, models: tuple[str, ...] | None = None) -> Any:
@@ -140,9 +151,10 @@ def qqp() -> Finding:
     other = exact(table2.loc[cell, "hiso"] / table2.loc[cell, "decomfl"])
     twice = float(printed("hiso_table3", "communication", "hiso")[(*cell, "hiso")] / table2.loc[cell, "hiso"])
     what = "HiSo's KB over DeComFL's, %s, %s"
+    ours, theirs = (cell_in_words(*cell, method) for method in ("hiso", "decomfl"))
     return Finding(
         evidence=(
-            Evidence(what % ("QQP, OPT-1.3B", "Table 3"), exact(table3[cell]), 1.0, little),
+            Evidence(what % ("QQP, OPT-1.3B", f"Table 3 ({ours}, over {theirs})"), exact(table3[cell]), 1.0, little),
             Evidence("HiSo's KB in Table 3 over its KB in Table 2, QQP, OPT-1.3B", exact(twice), 1.0, little),
         ),
         controls=(

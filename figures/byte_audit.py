@@ -77,8 +77,8 @@ def draw(results: Path, source: str, experiment: str = "byte_audit") -> Figure:
     config = records.sidecar(folder / f"{experiment}.csv")["config"]
     rows = grouped(table, about)
     d, clients, sampled = config["federations"][-2]
-    fig = plt.figure(figsize=(14, 1.9 + 0.56 * len(rows)))
-    left, *axes = fig.subplots(1, 4, width_ratios=(1.42, 1, 1, 1), sharey=True)
+    fig = plt.figure(figsize=(14, 1.9 + 0.62 * len(rows)))
+    left, *axes = fig.subplots(1, 4, width_ratios=(1.5, 1, 1, 1), sharey=True)
     _names(left, rows)
     _marks(axes[0], rows, _WAYS)
     axes[0].set(title="(a) each way", xlabel="bytes per client and round")
@@ -150,9 +150,9 @@ def _title(of: pd.Series, values: pd.DataFrame) -> str:
 def _names(ax: Axes, rows: list[Row]) -> None:
     """What a row sends, and who sends it."""
     for i, row in enumerate(rows):
-        listed = fill(row.names, 86, break_on_hyphens=False)
+        listed = fill(row.names, 88, break_on_hyphens=False)
         ax.text(0.02, i - 0.2, row.title, fontsize=8.5, fontweight="bold", va="bottom", transform=_across(ax))
-        ax.text(0.02, i - 0.13, listed, fontsize=6, va="top", color="#444444", transform=_across(ax), linespacing=1.15)
+        ax.text(0.02, i - 0.13, listed, fontsize=6, va="top", color="#444444", transform=_across(ax), linespacing=1.1)
     kinds = {
         "scalars": ("#2A6F97", "scalars: a client needs\nthe base model"),
         "vectors": ("#A33B00", "vectors: every downlink\nis the model"),

@@ -97,7 +97,7 @@ def scalar_bytes() -> pd.DataFrame:
         kilobytes = quoted.printed(file, "communication", "decomfl", "hiso")
         rounds = quoted.printed(file, "rounds", "decomfl", "hiso").reindex(kilobytes.index)
         whole = audit.whole_evaluations(kilobytes)
-        parts.append((file, kilobytes * 1024, rounds, kilobytes * 1024 / audit.HISO_BYTES, whole, np.nan))
+        parts.append((file, kilobytes * 1024, rounds, audit.as_rounds(kilobytes), whole, np.nan))
     for file in DECOMFL:
         implied = pd.concat({"decomfl-p5": audit.decomfl_rounds(file)}, names=["method"]).reorder_levels([1, 2, 0])
         whole = np.abs(implied / audit.STEP - np.round(implied / audit.STEP)) * audit.STEP < 1e-6

@@ -37,6 +37,14 @@ def test_a_wrong_row_of_decomfl_is_found(planted):
     assert outcome(tables.decomfl_table(), "the other 16 rows") != "holds"
 
 
+def test_the_largest_cell_of_table_3_is_named_as_it_is_printed(planted):
+    assert tables.cell_in_words("OPT-1.3B", "qqp", "hiso") == "96.67 KB, 2,474.8 rounds of 40 bytes"
+    assert "96.67 KB" in tables.qqp().evidence[0].what and "96.67 KB" in ledgers.accounting().evidence[2].what
+    assert tables.printed("hiso_table3", "communication", "decomfl", "hiso").idxmax() == ("OPT-1.3B", "qqp", "hiso")
+    planted("hiso_table3", 2, model="OPT-1.3B", task="qqp", method="hiso", quantity="communication")
+    assert "193.34 KB, 4,949.5 rounds" in tables.qqp().evidence[0].what
+
+
 def test_a_wrong_unit_is_found(planted):
     assert outcome(tables.units(), "OPT-125M") == "holds"
     planted("decomfl_table2", 1024, model="OPT-125M", task="wsc", method="fedzo-p5", quantity="communication")
