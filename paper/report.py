@@ -19,8 +19,8 @@ VERDICTS = ("holds", "conditional", "fails", "undecided", "not_run")
 CITED = (
     "eq9", "eq11", "cor1-rounds", "cor1-lipschitz", "cor1-clients", "cor1-dimension", "C7", "C17", "C2", "C5-learned", "padding",
     "information-floor", "C1", "C20", "C14", "C22", "bytes-units", "bytes-decomfl-protocol", "bytes-90-million",
-    "bytes-dimension-free", "second-difference", "h-units", "late-joiner",
-    "stability", "preconditioning-noise", "C4", "C10", "C18", "C24",
+    "bytes-dimension-free", "second-difference", "h-units", "late-joiner", "stability", "preconditioning-noise",
+    "C4", "C10", "C18", "C24",
 )  # fmt: skip
 LANGUAGE = (("tiny-opt", "toy-sst2"), ("imdb-opt", "sst2"), ("minilm", "sst2"))
 PRINTED = ("OPT-125M", "OPT-350M", "OPT-1.3B")
