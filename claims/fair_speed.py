@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
-from claims.bytes import printed
 from claims.recorded import needed, recorded_table
 from hiso_bench import catalogue
 from hiso_bench.claims import Control, Evidence, Finding, check
+from hiso_bench.quoted import printed, table
 from hiso_bench.stats import exact, mean_interval
 from learned_h import fair_speed
 from learned_h.pairs import MEAN, Pair, pairs
@@ -130,8 +128,8 @@ def detectable(runs: int) -> float:
 
 def gaps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """HiSo's score less DeComFL's in the cells of Table 3, and the root of the sum of the squares of their printed errors."""
-    table: Any = pd.read_csv(catalogue.ROOT / "paper" / "reported" / "hiso_table3.csv")
-    scores = table[table["quantity"].isin(("accuracy", "f1")) & table["method"].isin(("hiso", "decomfl"))]
+    cells = table("hiso_table3")
+    scores = cells[cells["quantity"].isin(("accuracy", "f1")) & cells["method"].isin(("hiso", "decomfl"))]
     values, errors = (scores.pivot(index=["model", "task"], columns="method", values=c) for c in ("value", "error"))
     return (values["hiso"] - values["decomfl"]).to_numpy(), np.hypot(errors["hiso"], errors["decomfl"]).to_numpy()
 

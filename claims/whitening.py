@@ -32,10 +32,11 @@ def _figure4() -> dict[str, pd.DataFrame]:
 
 
 def _match(reading: str) -> Evidence:
-    """The share of draws with L in 500-700 and Tr Sigma in 3000-3800."""
+    """The share of draws in the table's window."""
     std, table = whitening.READINGS[reading], _figure4()["whitening_match"]
     row = table.iloc[int((table["std"] - std).abs().argmin())]
-    what = f"share of draws like the printed one (L 500-700, trace 3000-3800), {reading}, {row['draws']:.0f} draws"
+    L, trace = (f"{row[f'{of}_low']:.0f}-{row[f'{of}_high']:.0f}" for of in ("L", "trace"))
+    what = f"share of draws like the printed one (L {L}, trace {trace}), {reading}, {row['draws']:.0f} draws"
     measured = proportion(int(row["hits"]), int(row["draws"]))
     return Evidence(what, measured, whitening.match_probability(std), TYPICAL)
 

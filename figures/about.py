@@ -170,6 +170,12 @@ ABOUT: dict[str, About] = {
         OURS,
         "The basin of learning rates of every arm, how wide it is, what moves its best rate, and whether a rate transfers.",
     ),
+    "byte_audit": About(
+        OURS,
+        "What every registered method sends, from real ledgers: bytes per client and round by direction, how much of it is the "
+        "catch-up of absent clients, what the papers' tables charge beside it, and what an absent client and a newcomer must "
+        "download.",
+    ),
     "llm_toy": About(
         OURS,
         "tiny-opt fine-tuned on generated tasks, every arm at its own best rate: scores and losses on test examples "

@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from figures.style import SHADES, look, plt, provenance
+from hiso_bench import quoted
 
-REPORTED = Path(__file__).resolve().parent.parent / "paper" / "reported" / "hiso_fig4.csv"
 READINGS = {  # reading -> (label, colour, line style, marker), in order of spread
     "variance 3": ("variance 3 (std 1.73)", SHADES[0], "-", "o"),
     "std 2.5": ("std 2.5 (neither reading)", SHADES[1], (0, (5, 1.5)), "s"),
@@ -53,7 +53,7 @@ def draw(results: Path, source: str, experiment: str = "whitening") -> Figure:
     histogram, match, example, dimension = (
         pd.read_csv(Path(results) / f"{experiment}_{name}.csv") for name in ("histogram", "match", "example", "dimension")
     )
-    reported = pd.read_csv(REPORTED)
+    reported = quoted.table("hiso_fig4")
     printed = dict(zip(reported["quantity"], reported["value"].astype(float), strict=True))
     stds = dict(zip(example["reading"], example["std"], strict=True))
     example = _only(example, reading=EXAMPLE)

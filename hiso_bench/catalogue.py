@@ -63,6 +63,7 @@ PROBLEMS: dict[str, Entry] = {
 EXPERIMENTS: dict[str, str] = {
     "schematic": "synthetic.schematic:SCHEMATIC",
     "printed": "paper.printed:PRINTED",
+    "byte_audit": "paper.byte_audit:BYTE_AUDIT",
     "whitening": "synthetic.whitening:WHITENING",
     "low_rank": "synthetic.low_rank:LOW_RANK",
     "hover": "synthetic.hover:HOVER",
@@ -180,6 +181,9 @@ FIGURES: dict[str, FigureEntry] = {
             ("decomfl_scale", "decomfl_scale:draw", _LANGUAGE),
         )
     },
+    "byte_audit": FigureEntry(
+        "figures.byte_audit:draw", "byte_audit", tuple(f"byte_audit{part}" for part in ("_methods", "_charges", ""))
+    ),
     "llm_toy": FigureEntry(
         "figures.llm:draw_toy",
         "llm_toy_sst2",

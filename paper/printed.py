@@ -27,7 +27,7 @@ import pandas as pd
 
 from claims import bytes as audit
 from claims import bytes_ledgers as ledgers
-from hiso_bench import records
+from hiso_bench import quoted, records
 from hiso_bench.experiments import Plan, Profile
 from hiso_bench.theory import spectra
 from llm.recorded import comparisons, recorded
@@ -94,10 +94,10 @@ def scalar_bytes() -> pd.DataFrame:
     """
     parts = []
     for file in HISO:
-        kilobytes = audit.printed(file, "communication", "decomfl", "hiso")
-        rounds = audit.printed(file, "rounds", "decomfl", "hiso").reindex(kilobytes.index)
+        kilobytes = quoted.printed(file, "communication", "decomfl", "hiso")
+        rounds = quoted.printed(file, "rounds", "decomfl", "hiso").reindex(kilobytes.index)
         whole = audit.whole_evaluations(kilobytes)
-        parts.append((file, kilobytes * 1024, rounds, kilobytes * 1024 / audit.HISO_BYTES, whole, np.nan))
+        parts.append((file, kilobytes * 1024, rounds, audit.as_rounds(kilobytes), whole, np.nan))
     for file in DECOMFL:
         implied = pd.concat({"decomfl-p5": audit.decomfl_rounds(file)}, names=["method"]).reorder_levels([1, 2, 0])
         whole = np.abs(implied / audit.STEP - np.round(implied / audit.STEP)) * audit.STEP < 1e-6
@@ -114,7 +114,7 @@ def ledger_bytes() -> pd.DataFrame:
     for method, clients, sampled in FEDERATIONS:
         real = ledgers.traffic(method, clients, sampled)
         charged = audit.HISO_BYTES if method == "hiso" else audit.DECOMFL_BYTES
-        rows.append((method, clients, sampled, charged, real.scalars, real.scalars + real.seeds, real.messages))
+        rows.append((method, clients, sampled, charged, real.numbers, real.numbers + real.seeds, real.messages))
     return pd.DataFrame(rows, columns=["method", "clients", "sampled", "charged", "scalars", "with_seeds", "messages"])
 
 
@@ -134,7 +134,7 @@ def vectors() -> pd.DataFrame:
 
 def printed_rounds() -> pd.DataFrame:
     """Table 2: rounds to DeComFL's best score, as `measured.rounds` has them."""
-    rounds = audit.printed("hiso_table2", "rounds", "decomfl", "hiso")
+    rounds = quoted.printed("hiso_table2", "rounds", "decomfl", "hiso")
     rows = [
         ("reported", model, task, arm, "decomfl", "", value, rounds[(model, task, "decomfl")], np.nan)
         for (model, task, arm), value in rounds.items()
@@ -144,7 +144,7 @@ def printed_rounds() -> pd.DataFrame:
 
 def printed_scores() -> pd.DataFrame:
     """Accuracies and F1 of all tables, in per cent, as `measured.scores` has them; the error is what is printed after +-."""
-    frames = [pd.read_csv(audit.REPORTED / f"{file}.csv").assign(file=file) for file in ("hiso_table3", *DECOMFL)]
+    frames = [quoted.table(file).assign(file=file) for file in ("hiso_table3", *DECOMFL)]
     every = pd.concat(frames, ignore_index=True)
     scores = every[every["quantity"].isin(["accuracy", "f1"])].assign(source="reported", key="")
     return scores[list(measured.SCORES)]
@@ -152,7 +152,7 @@ def printed_scores() -> pd.DataFrame:
 
 def printed_curves() -> pd.DataFrame:
     """The four curves of the model-scale figure, as `measured.curves` has them: one run each."""
-    frame = pd.read_csv(audit.REPORTED / f"{SCALE}.csv").assign(source="reported", keys=1, method="decomfl")
+    frame = quoted.table(SCALE).assign(source="reported", keys=1, method="decomfl")
     frame = frame.assign(low=frame["value"], high=frame["value"])
     return frame[list(measured.CURVES)]
 
@@ -181,7 +181,7 @@ class Printed:
         ours = recorded(grids, comparisons())
         decided = verdicts(grids / "claims.json")
         config = {
-            "reported": {path.stem: _sha(path.read_bytes()) for path in sorted(audit.REPORTED.glob("*.csv"))},
+            "reported": {path.stem: _sha(path.read_bytes()) for path in sorted(quoted.REPORTED.glob("*.csv"))},
             "recorded": {of.experiment.table: [of.about["sha256"], of.about["date"], of.about["source"]] for of in ours},
             "verdicts": _sha(decided.to_csv().encode()),
             "charges": {"hiso": audit.HISO_BYTES, "decomfl": audit.DECOMFL_BYTES}, "evaluation": audit.EVALUATION,

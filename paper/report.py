@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hiso_bench import catalogue
+from hiso_bench.quoted import table
 from hiso_bench.stats import mean_interval
 from hiso_bench.summaries import SHOWN_LEVEL, curves
 from paper import learned_h
@@ -17,8 +18,9 @@ from paper.sources import SourceError, Sources, interval, number
 VERDICTS = ("holds", "conditional", "fails", "undecided", "not_run")
 CITED = (
     "eq9", "eq11", "cor1-rounds", "cor1-lipschitz", "cor1-clients", "cor1-dimension", "C7", "C17", "C2", "C5-learned", "padding",
-    "information-floor", "C1", "C20", "C14", "C22", "bytes-90-million", "bytes-dimension-free", "second-difference", "h-units",
-    "late-joiner", "stability", "preconditioning-noise", "C4", "C10", "C18", "C24",
+    "information-floor", "C1", "C20", "C14", "C22", "bytes-units", "bytes-decomfl-protocol", "bytes-90-million",
+    "bytes-dimension-free", "second-difference", "h-units", "late-joiner", "stability", "preconditioning-noise",
+    "C4", "C10", "C18", "C24",
 )  # fmt: skip
 LANGUAGE = (("tiny-opt", "toy-sst2"), ("imdb-opt", "sst2"), ("minilm", "sst2"))
 PRINTED = ("OPT-125M", "OPT-350M", "OPT-1.3B")
@@ -84,8 +86,8 @@ def _spread(values: np.ndarray) -> str:
 
 def printed() -> list[list[str]]:
     """HiSo's Table 3 on SST-2: method, and per model the printed accuracy with its error."""
-    table = pd.read_csv(catalogue.ROOT / "paper" / "reported" / "hiso_table3.csv")
-    part = table[(table["task"] == "sst2") & (table["quantity"] == "accuracy")]
+    cells = table("hiso_table3")
+    part = cells[(cells["task"] == "sst2") & (cells["quantity"] == "accuracy")]
     rows = []
     for method, own in part.groupby("method", sort=False):
         by_model = own.set_index("model")
