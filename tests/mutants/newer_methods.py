@@ -150,6 +150,13 @@ MUTANTS = [
         tests=_METHODS,
     ),
     planted(
+        "amsgrad-forgets",
+        "hiso_bench.methods.post_scaled:PostScaled.learn",
+        "AMSGrad's largest v is the last v",
+        ('torch.maximum(state.buffers["peak"][i], v, out=state.buffers["peak"][i])', 'state.buffers["peak"][i].copy_(v)'),
+        tests=_METHODS,
+    ),
+    planted(
         "projection-by-length",
         "hiso_bench.methods.exact_scalar:_Projected.direction",
         "the scalar is divided by |z|, not by its square",
