@@ -63,6 +63,7 @@ PROBLEMS: dict[str, Entry] = {
 EXPERIMENTS: dict[str, str] = {
     "schematic": "synthetic.schematic:SCHEMATIC",
     "printed": "paper.printed:PRINTED",
+    "neighbours": "synthetic.neighbours:NEIGHBOURS",
     "whitening": "synthetic.whitening:WHITENING",
     "low_rank": "synthetic.low_rank:LOW_RANK",
     "hover": "synthetic.hover:HOVER",
