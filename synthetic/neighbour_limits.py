@@ -132,7 +132,8 @@ def lozo_edge(window: int, n: int = SHAPE[1], m: int = SHAPE[0]) -> float:
     return float(scipy.optimize.brentq(excess, 1e-3 / window, 2 / (m + 2), rtol=1e-10))
 
 
-def _case(name: str) -> Case:
+def case_of(name: str) -> Case:
+    """The first case of a method."""
     return next(case for case in CASES if case.method == name)
 
 
@@ -145,18 +146,18 @@ def _radial(window: int) -> Cubature:
 
 
 def _lozo() -> Interval:
-    rule, case = product(gauss_product(2, 3), _radial(WINDOW)), _case("lozo")
+    rule, case = product(gauss_product(2, 3), _radial(WINDOW)), case_of("lozo")
     return exact(edge(lambda lr: growth(maps(case, rule, lr), rule, (2, 3), WINDOW), lozo_edge(WINDOW)))
 
 
 def _subzero() -> Interval:
-    case = _case("subzero")
+    case = case_of("subzero")
     rule = case.rule()
     return exact(edge(lambda lr: growth(maps(case, rule, lr), rule, (0, 1, 2, 3), WINDOW), case.limit))
 
 
 def _fedkseed() -> Interval:
-    case, layout, found = _case("fedkseed"), Layout((SHAPE,)), []
+    case, layout, found = case_of("fedkseed"), Layout((SHAPE,)), []
     for key in range(POOLS):
         source = Directions(layout, KEY + key, dtype=torch.float64)
         pool = np.array([joined(source.draw(DirectionKey(0, 0, k)), layout).numpy() for k in range(POOL)])
@@ -166,7 +167,7 @@ def _fedkseed() -> Interval:
 
 
 def _learned(name: str) -> Interval:
-    case, rule, found = _case(name), smolyak(D), []
+    case, rule, found = case_of(name), smolyak(D), []
     of = problem(np.ones(D), (LEARNED,))
     started = case.build(lr=1e-9).federate(of, FederationOptions(wire="float64", key=KEY))
     for _ in range(LEARNED_ROUNDS):
@@ -177,17 +178,17 @@ def _learned(name: str) -> Interval:
 
 
 def _remembered(name: str, longer: int = 1) -> Interval:
-    kept = tuple(pair for pair in _case(name).options if pair[0] != "ema_new")
-    lengths = run(replace(_case(name), options=kept), longer * ROUNDS, longer * SETTLED, REPLICATES // longer)
+    kept = tuple(pair for pair in case_of(name).options if pair[0] != "ema_new")
+    lengths = run(replace(case_of(name), options=kept), longer * ROUNDS, longer * SETTLED, REPLICATES // longer)
     return mean_interval(lengths.mean(0))
 
 
 KEPT = (
     Kept("lozo", f"V, for {WINDOW} rounds", lozo_edge(WINDOW), "eta*", _lozo),
-    Kept("subzero", f"U and V, for {WINDOW} rounds", _case("subzero").limit, "eta*", _subzero),
-    Kept("fedkseed", f"a pool of {POOL}", _case("fedkseed").limit, "eta*", _fedkseed),
+    Kept("subzero", f"U and V, for {WINDOW} rounds", case_of("subzero").limit, "eta*", _subzero),
+    Kept("fedkseed", f"a pool of {POOL}", case_of("fedkseed").limit, "eta*", _fedkseed),
     Kept("hizoo", "H, learned", 1.0, "eta*", lambda: _learned("hizoo")),
-    Kept("hizoo-stein", "H, learned", _case("hizoo-stein").limit, "eta*", lambda: _learned("hizoo-stein")),
+    Kept("hizoo-stein", "H, learned", case_of("hizoo-stein").limit, "eta*", lambda: _learned("hizoo-stein")),
     Kept("meazo", "v, with ema_new = 0.05", math.nan, "floor", lambda: _remembered("meazo")),
     Kept("zo-rmsprop", "v, with ema_new = 0.05", math.nan, "floor", lambda: _remembered("zo-rmsprop")),
     Kept("zo-adam", "m and v, with ema_new = 0.001", math.nan, "floor", lambda: _remembered("zo-adam", 8)),

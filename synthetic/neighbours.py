@@ -101,13 +101,15 @@ def tables(found: pd.DataFrame) -> dict[str, str]:
         kind = "eta*" if case.shrinks else "floor"
         cells = [_pair(rows[case.name, quantity]) for quantity in ("numbers", "bytes", "losses", "a", "M")]
         first.append(
-            f"| `{case.method}`{case.name.removeprefix(case.method)} | {' | '.join(cells[:3])} | {case.bias} "
+            f"| {_cell(case)} | {' | '.join(cells[:3])} | {case.bias} "
             f"| {' | '.join(cells[3:])} | {kind} {_predicted(rows[case.name, kind])} | {_observed(rows[case.name, kind])} |"
         )
     second = ["| method | kept | eta* or floor | observed |", "|-|-|-|-|"]
     for kept in limits.KEPT:
         row = rows[_kept_name(kept), kept.kind]
-        second.append(f"| `{kept.method}` | {kept.what} | {kept.kind} {_predicted(row)} | {_observed(row)} |")
+        second.append(
+            f"| {_cell(limits.case_of(kept.method))} | {kept.what} | {kept.kind} {_predicted(row)} | {_observed(row)} |"
+        )
     return {"table": "\n".join(first), "kept": "\n".join(second)}
 
 
@@ -116,6 +118,10 @@ def page(found: pd.DataFrame) -> str:
     return TEXT.format(
         **tables(found), settled=limits.SETTLED, rounds=limits.ROUNDS, replicates=limits.REPLICATES, learned=limits.LEARNED_ROUNDS
     )
+
+
+def _cell(case: Case) -> str:
+    return f"`{case.method}`{case.name.removeprefix(case.method)}"
 
 
 def _pair(row: dict) -> str:
@@ -175,11 +181,14 @@ client, `losses` the evaluations. Here nothing is kept from round to round: wind
 
 {kept}
 
+`lozo` and `subzero` are summed exactly: what is kept over one rule, a round's operator given it over another and raised to the
+power of the window. The others are runs, with a 99.9 % interval.
+
 - `lozo`: for a window dx sees X v alone, with a step eta |v|^2. E |x|^2 needs E rho(t)^window = 1 with
   rho(t) = 1 - 2 eta t + (m + 2) eta^2 t^2 and t = |v|^2 (rank 1: chi-square with n degrees of freedom), and the rare long v
   decide. `subzero` has orthonormal factors, so a window of any length has the eta* of one round.
 - `fedkseed`: the mean over pools of a pool's own edge. `hizoo` learns H = (1 + d/2) S of a diagonal S, at which eta* is 1
-  whatever S and d are; `hizoo-stein` learns S. H is stopped after {learned} rounds; the interval is over runs.
+  whatever S and d are; `hizoo-stein` learns S. H is stopped after {learned} rounds.
 - `meazo`, `zo-rmsprop` and `zo-adam`: v lags behind g, and there is no formula here for where |g| settles.
 
 On a loss with Hessian S and plain Gaussian directions, eta* is the root in `hiso_bench.theory.stability`. `lozo` and `subzero`

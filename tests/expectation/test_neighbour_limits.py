@@ -30,12 +30,12 @@ def test_the_page_of_the_methods_holds_the_tables_of_the_recorded_results():
 
 
 def test_the_recorded_numbers_are_those_of_the_code():
-    records_ = {(row["case"], row["quantity"]): row for row in RECORDED.to_dict("records")}
+    recorded_rows = {(row["case"], row["quantity"]): row for row in RECORDED.to_dict("records")}
     for case in CASES.values():
         fresh = list(neighbours.one_round(case)) + (list(neighbours.long_run(case)) if case.shrinks else [])
         for name, quantity, *values in fresh:
-            recorded = [records_[name, quantity][column] for column in neighbours.COLUMNS[2:]]
-            np.testing.assert_allclose(recorded, values, rtol=1e-9)
+            recorded = [recorded_rows[name, quantity][column] for column in neighbours.COLUMNS[2:]]
+            np.testing.assert_allclose(recorded, values, rtol=1e-7)
 
 
 @pytest.mark.parametrize("case", STABLE, ids=[case.name for case in STABLE])
@@ -46,13 +46,18 @@ def test_the_second_moment_falls_below_the_edge_and_grows_above_it(case):
 
 
 def test_recorded_floors_and_kept_edges_hold_their_predictions():
-    rows = RECORDED[(RECORDED["quantity"] == "floor") | RECORDED["case"].str.contains(" with ")].dropna()
+    rows = [
+        row
+        for row in RECORDED.dropna().to_dict("records")
+        if row["quantity"] == "floor" or (row["quantity"] == "eta*" and " with " in row["case"])
+    ]
     assert len(rows) == 12
-    for row in rows[np.isfinite(rows["predicted_high"])].to_dict("records"):
+    for row in rows:
         slack = 1e-6 * row["predicted"]
-        assert row["low"] - slack <= row["predicted_high"] and row["predicted"] <= row["high"] + slack, row["case"]
+        if math.isfinite(row["predicted_high"]):
+            assert row["low"] - slack <= row["predicted_high"] and row["predicted"] <= row["high"] + slack, row["case"]
     # Rademacher FZOO with three directions is not where one step from an axis would have it.
-    fzoo = rows[rows["case"] == "fzoo, P = 3, rademacher"].iloc[0]
+    (fzoo,) = (row for row in rows if row["case"] == "fzoo, P = 3, rademacher")
     assert fzoo["low"] > 2 * fzoo["predicted"]
 
 
@@ -123,5 +128,6 @@ def test_meazo_with_two_directions_has_a_first_step_without_bound():
     gaps = np.array([1e-1, 1e-2, 1e-3])
     nodes = np.stack([np.ones(3), np.zeros(3), gaps - 1, np.zeros(3)], 1)
     problem = Quadratics(np.zeros((1, 2, 2)), np.array([[2.0, 0.0]]), np.ones(2))
-    dx = take_round(federation_over(Cubature(nodes, np.full(3, 1 / 3)), problem, CASES["meazo, P = 1"].build(perturbations=2)))
-    np.testing.assert_allclose(dx[:, 0], (1 + (gaps - 1) ** 2) / gaps, rtol=1e-6)
+    method = CASES["meazo, P = 1"].build(perturbations=2, eps=0.0)
+    dx = take_round(federation_over(Cubature(nodes, np.full(3, 1 / 3)), problem, method))
+    np.testing.assert_allclose(dx[:, 0], (1 + (gaps - 1) ** 2) / gaps, rtol=1e-5)
