@@ -64,6 +64,7 @@ EXPERIMENTS: dict[str, str] = {
     "schematic": "synthetic.schematic:SCHEMATIC",
     "printed": "paper.printed:PRINTED",
     "byte_audit": "paper.byte_audit:BYTE_AUDIT",
+    "neighbours": "synthetic.neighbours:NEIGHBOURS",
     "whitening": "synthetic.whitening:WHITENING",
     "low_rank": "synthetic.low_rank:LOW_RANK",
     "hover": "synthetic.hover:HOVER",

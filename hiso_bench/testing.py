@@ -81,9 +81,12 @@ def signs(n: int) -> Cubature:
     return _power(np.array([[-1.0], [1.0]]), np.full(2, 1 / 2), n)
 
 
-def half_hermite(n: int) -> Cubature:
-    """N(0, 1) for functions with a kink at 0: exact to degree 2n - 1 in |x|, times 1 or sign(x); from the moments of |x|."""
-    m = [2 ** (k / 2) * math.gamma((k + 1) / 2) / math.sqrt(math.pi) for k in range(2 * n + 1)]
+def half_hermite(n: int, freedom: int = 1) -> Cubature:
+    """N(0, 1) for functions with a kink at 0: exact to degree 2n - 1 in |x|, times 1 or sign(x); from the moments of |x|.
+
+    With more degrees of freedom |x| is the length of a Gaussian vector of as many coordinates, and its sign is random.
+    """
+    m = [2 ** (k / 2) * math.gamma((k + freedom) / 2) / math.gamma(freedom / 2) for k in range(2 * n + 1)]
     hankel = np.array([[m[i + j] for j in range(n + 1)] for i in range(n + 1)])
     r = np.linalg.cholesky(hankel).T
     alpha = [r[j, j + 1] / r[j, j] - (r[j - 1, j] / r[j - 1, j - 1] if j else 0.0) for j in range(n)]

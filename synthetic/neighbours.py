@@ -1,154 +1,147 @@
-"""What the registered methods are side by side: cost, bias, second moment and stable step, by formula and through the real round.
+"""What the registered methods are side by side: cost, bias, second moment and stable step, by formula and observed.
 
-`python -m synthetic.neighbours` writes the table into hiso_bench/methods/README.md.
-
-The point is a 2 x 2 matrix (d = 4), the loss |x|^2 / 2, the start on the first axis, so g = x = |g| e_1. A round with
-injected directions gives E dx and E |dx|^2 exactly. A method whose dx is proportional to g has a stable step eta* = 2 a / M,
-where a = E dx.g / |g|^2 and M = E |dx|^2 / |g|^2: there E |x|^2 neither grows nor falls. One whose dx does not shrink with g
-falls until |g| / eta = E |dx|^2 / (2 E dx.g / |g|), and hovers there.
+`python -m synthetic.neighbours` computes results/neighbours.csv where it is not current, and writes the tables into
+hiso_bench/methods/README.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
-import torch
+import pandas as pd
 
-from hiso_bench import catalogue, methods, records
-from hiso_bench.federation import Federation, FederationOptions
-from hiso_bench.testing import (
-    Cubature,
-    Quadratics,
-    circle,
-    gauss_product,
-    half_hermite,
-    injected,
-    product,
-    signs,
-    smolyak,
-    take_round,
-)
+from hiso_bench import catalogue, records
+from hiso_bench.experiments import Plan, Profile
+from synthetic import neighbour_limits as limits
+from synthetic.neighbour_cases import CASES, Case, D, expected_row, measure
 
-D, SHAPE = 4, (2, 2)
+VERSION = 1
 README = catalogue.ROOT / "hiso_bench" / "methods" / "README.md"
+COLUMNS = ("case", "quantity", "predicted", "predicted_high", "found", "low", "high")
+"""`predicted` to `predicted_high` is a range where a prediction depends on the direction of g; `low` to `high` is at 99.9 %."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """How a method is measured, and what is known of it.
-
-    Attributes:
-        method: registered name.
-        rule: on the coordinates of its directions, or of the factors that they are made from.
-        along: a, or E dx.g / |g| of a method whose step does not shrink; NaN: no formula.
-        square: M, or E |dx|^2 of such a method; NaN: no formula.
-        bias: of E dx, in words.
-        shrinks: whether dx is proportional to g.
-        options: of the method.
-    """
-
-    method: str
-    rule: Callable[[], Cubature]
-    along: float
-    square: float
-    bias: str
-    shrinks: bool = True
-    options: tuple[tuple[str, Any], ...] = ()
+def one_round(case: Case) -> Iterator[tuple]:
+    """Rows of the cost and the moments of a case."""
+    for quantity, predicted, found in zip(
+        ("numbers", "bytes", "losses", "a", "M"), expected_row(case), measure(case), strict=True
+    ):
+        yield case.name, quantity, predicted, predicted, found, found, found
 
 
-def _kink() -> Cubature:
-    """Gaussian directions for functions of the sign of z.g = |g| z_1."""
-    return product(half_hermite(4), gauss_product(D - 1))
+def long_run(case: Case) -> Iterator[tuple]:
+    """Rows of the observed stable step with the growth on both sides of it, or of the observed floor."""
+    if case.shrinks:
+        for at, found in zip(limits.AROUND, limits.around(case), strict=True):
+            eta = at * case.limit
+            predicted = 1 - 2 * case.along * eta + case.square * eta**2
+            yield case.name, f"growth at {at:g} eta*", predicted, predicted, found, found, found
+    if not case.settles:
+        yield case.name, "floor", *(math.nan,) * 5
+        return
+    highest = case.limit if math.isnan(case.widest) else case.widest
+    yield case.name, "eta*" if case.shrinks else "floor", case.limit, highest, *limits.observed(case)
 
 
-_INPUT = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-"""Of AGZO's layer: the rows of G lie in its span, as they do where the basis is that of the batch."""
-_PLAIN = "none"
-CASES = (
-    Case("decomfl", lambda: smolyak(5 * D), 1, (D + 6) / 5, _PLAIN),
-    Case("mezo", lambda: smolyak(D), 1, D + 2, _PLAIN),
-    Case("fedkseed", lambda: smolyak(D), 1, D + 2, "none over pools; within one, sum_j z_j z_j' g / K"),
-    Case("lozo", lambda: gauss_product(D), 1, D + 2 * (2 + 2 + 1) + 2, _PLAIN, True, (("rank", 1),)),
-    Case("subzero", lambda: product(circle(8), circle(8), gauss_product(1)), 1, D * (1 + 2),
-         "none over subspaces; within one, its part of g", True, (("rank", 1),)),
-    Case("agzo", lambda: smolyak(D), 1, 2 * 1 + 2, "none where the rows of G lie in span(A); else G A A'", True,
-         (("rank", 1), ("inputs", lambda x, examples, draw: [_INPUT]))),
-    Case("hizoo", lambda: smolyak(D), 1, D + 2, "x none at H = 1; H: S_ii + h_i tr(A) / 2"),
-    Case("hizoo-stein", lambda: smolyak(D), 1, D + 2, "none; H: none but for its floor"),
-    Case("feedsign", _kink, math.sqrt(2 / math.pi), D, "along g / norm(g)", False),
-    Case("zo-signsgd", _kink, 1, D, "(2/pi) arcsin(g_i / norm(g)) for P = 1", False,
-         (("perturbations", 1), ("difference", "central"))),
-    Case("fzoo", lambda: signs(3 * D), math.nan, math.nan, "about g / norm(g)", False, (("perturbations", 3),)),
-)  # fmt: skip
+def frame() -> pd.DataFrame:
+    """Every number of the tables. Cost: 40 s."""
+    rows = [row for case in CASES for part in (one_round(case), long_run(case)) for row in part]
+    for kept in limits.KEPT:
+        rows.append((_kept_name(kept), kept.kind, kept.predicted, kept.predicted, *kept.observe()))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-class Row(NamedTuple):
-    """What was measured of a case."""
-
-    scalars: int
-    """Numbers that a client sends in a round of one local step."""
-    payload: int
-    """Their bytes on the wire that the method asks for."""
-    evaluations: int
-    along: float
-    square: float
-
-    def limit(self, case: Case) -> float:
-        """The stable step, or the floor of |g| / eta."""
-        return limit(self.along, self.square, case.shrinks)
+def _kept_name(kept: limits.Kept) -> str:
+    return f"{kept.method} with {kept.what}"
 
 
-def limit(along: float, square: float, shrinks: bool) -> float:
-    """From E dx.g and E |dx|^2, as the module's text has them."""
-    return 2 * along / square if shrinks else square / (2 * along)
+class Neighbours:
+    """The tables' numbers as an `experiments.Experiment`."""
+
+    name = "neighbours"
+    profile: Profile = "standard"
+
+    def plan(self) -> Plan:
+        """Two hundred exact rounds and eleven runs, together."""
+        return Plan(1, 0, 40.0)
+
+    def tune(self, results: Path, work: Path, jobs: int) -> None:
+        """Nothing to choose."""
+
+    def compare(self, grids: Path, results: Path, work: Path, jobs: int) -> None:
+        """Write neighbours.csv."""
+        config = {
+            "cases": [case.name for case in CASES],
+            "kept": [_kept_name(kept) for kept in limits.KEPT],
+            "d": D,
+            "key": limits.KEY,
+            "rounds": [limits.SETTLED, limits.ROUNDS],
+            "replicates": limits.REPLICATES,
+            "learned": [limits.LEARNED, limits.LEARNED_ROUNDS],
+            "pools": limits.POOLS,
+        }
+        target = results / "neighbours.csv"
+        if not records.current(target, config, VERSION):
+            records.write(frame(), target, config, VERSION)
 
 
-def measure(case: Case) -> Row:
-    """One round through the federation, with a direction injected for every node."""
-    rule, length = case.rule(), 3.0
-    start = length * np.eye(D)[0]
-    problem = Quadratics(np.eye(D)[None], np.zeros((1, D)), start, (SHAPE,)).replicated(len(rule.weights))
-    method = methods.build(case.method, {"lr": 1.0, "mu": 1e-4} | dict(case.options))
-    federation = Federation(problem, method, FederationOptions(wire="float64"), directions=injected(rule, method, problem.layout))
-    dx = take_round(federation)
-    asked = {name: value for name, value in method.federation_options.items() if name == "wire"}
-    wire = method.federate(Quadratics(np.eye(D)[None], np.zeros((1, D)), start, (SHAPE,)), FederationOptions(**asked)).wire
-    power = 2 if case.shrinks else 1
-    return Row(
-        method.perturbations + method.curvatures,
-        wire.row_bytes,
-        method.evaluations,
-        float(rule.mean(dx @ start)) / length**power,
-        float(rule.mean((dx**2).sum(1))) / (length**2 if case.shrinks else 1),
-    )
+NEIGHBOURS = Neighbours()
 
 
-def table() -> str:
-    """The table in Markdown."""
-    lines = [
-        "| method | P | numbers up | bytes | losses | bias of E dx | a | M | eta* or floor |",
+def tables(found: pd.DataFrame) -> dict[str, str]:
+    """The two tables in Markdown, from the recorded numbers, by their names in the page's text."""
+    rows = {(row["case"], row["quantity"]): row for row in found.to_dict("records")}
+    first = [
+        "| method | numbers up | bytes | losses | bias of E dx | a | M | eta* or floor | observed |",
         "|-|-|-|-|-|-|-|-|-|",
     ]
     for case in CASES:
-        row = measure(case)
-        P = methods.build(case.method, {"lr": 1.0} | dict(case.options)).perturbations
-        known = limit(case.along, case.square, case.shrinks)
-        pairs = [(case.along, row.along), (case.square, row.square), (known, row.limit(case))]
-        cells = [f"{_number(predicted)} / {_number(found)}" for predicted, found in pairs]
         kind = "eta*" if case.shrinks else "floor"
-        lines.append(
-            f"| `{case.method}` | {P} | {row.scalars} | {row.payload} | {row.evaluations} | {case.bias} "
-            f"| {cells[0]} | {cells[1]} | {kind} {cells[2]} |"
+        cells = [_pair(rows[case.name, quantity]) for quantity in ("numbers", "bytes", "losses", "a", "M")]
+        first.append(
+            f"| {_cell(case)} | {' | '.join(cells[:3])} | {case.bias} "
+            f"| {' | '.join(cells[3:])} | {kind} {_predicted(rows[case.name, kind])} | {_observed(rows[case.name, kind])} |"
         )
-    return "\n".join(lines) + "\n"
+    second = ["| method | kept | eta* or floor | observed |", "|-|-|-|-|"]
+    for kept in limits.KEPT:
+        row = rows[_kept_name(kept), kept.kind]
+        second.append(
+            f"| {_cell(limits.case_of(kept.method))} | {kept.what} | {kept.kind} {_predicted(row)} | {_observed(row)} |"
+        )
+    return {"table": "\n".join(first), "kept": "\n".join(second)}
+
+
+def page(found: pd.DataFrame) -> str:
+    """The page in Markdown, from the recorded numbers."""
+    return TEXT.format(
+        **tables(found), settled=limits.SETTLED, rounds=limits.ROUNDS, replicates=limits.REPLICATES, learned=limits.LEARNED_ROUNDS
+    )
+
+
+def _cell(case: Case) -> str:
+    return f"`{case.method}`{case.name.removeprefix(case.method)}"
+
+
+def _pair(row: dict) -> str:
+    return f"{_number(row['predicted'])} / {_number(row['found'])}"
+
+
+def _predicted(row: dict) -> str:
+    low, high = row["predicted"], row["predicted_high"]
+    return _number(low) if low == high or math.isnan(low) else f"{_number(low)} to {_number(high)}"
+
+
+def _observed(row: dict) -> str:
+    value, low, high = row["found"], row["low"], row["high"]
+    if low == high or math.isnan(value):
+        return _number(value)
+    return f"{'median ' * math.isinf(row['predicted_high'])}{value:#.3g} [{low:#.3g}, {high:#.3g}]"
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4g}"
+    return "-" if math.isnan(value) else "no bound" if math.isinf(value) else f"{value:.4g}"
 
 
 TEXT = """# Methods
@@ -158,17 +151,46 @@ FedZO) are in `hiso_bench/first_order/`.
 
 ## Side by side
 
-Written by `python -m synthetic.neighbours`: formula / what a real round gives, summed exactly over a cubature or over all sign
-vectors. The point is a 2 x 2 matrix (d = 4), the loss |x|^2 / 2, g along the first axis, directions Gaussian (`fzoo`:
-Rademacher), low-rank ones of rank 1. `numbers up` are what a client sends in a round of one local step (the server sends as many
-back), `bytes` their size without the message's eight bytes of round and client, `losses` the evaluations.
+Written by `python -m synthetic.neighbours` from `results/neighbours.csv`. The point is a 2 x 2 matrix (d = 4), the loss is half
+its square, |x|^2 / 2, g is along the first axis, directions are Gaussian (`fzoo`: as told), low-rank ones of rank 1. A pair is
+formula / what a real round gives, summed exactly over a cubature or over all sign vectors. `numbers up` are what a client sends
+in a round of one local step (the server sends as many back), `bytes` their size without the message's eight bytes of round and
+client, `losses` the evaluations. Here nothing is kept from round to round: windows are one round, `ema_new` is 1, H is 1; of
+`zo-adam` this is the first round.
 
-- a = E dx.g / |g|^2 and M = E |dx|^2 / |g|^2. Of fresh directions a step is stable in mean square up to eta* = 2 a / M on this
-  loss: pools and factors that are kept tie rounds together, and a learned H changes it.
-- `feedsign`, `zo-signsgd` and `fzoo` take steps that do not shrink with g: a = E dx.g / |g|, M = E |dx|^2, and |g| falls to about
-  `floor` times eta, where a step gains nothing in the mean.
+- a = E dx.g / |g|^2 and M = E |dx|^2 / |g|^2. E |x|^2 grows by 1 - 2 a eta + M eta^2 a round, so the stable step in mean square
+  is eta* = 2 a / M. Observed is the step at which E |x|^2 of real rounds stands still, from d starts at every node of the
+  cubature, and so exact; the growth at 0.9 and 1.1 eta* is in the table of results.
+- From `feedsign` on a step does not shrink with g: a = E dx.g / |g|, M = E |dx|^2. A settled E |x|^2 has
+  2 eta E a |g| = eta^2 E M, so |g| hovers at `floor` = M / (2 a) times eta in the mean, exactly so where a and M are the same for
+  every g. Observed is the mean of |g| / eta over rounds {settled} to {rounds} of {replicates} runs, with a 99.9 % interval.
 
 {table}
+
+- `zo-signsgd` with one direction moves along no gradient: its a is 1 on an axis and less elsewhere, and the floor is a mean over
+  the directions that a run sees. With two, E sign(dx) = g / |g| for every g.
+- `fzoo` divides by the spread of P scalars. With g on an axis their signs are counted: k of P positive have a spread of
+  |g| sqrt(4 k (P - k) / (P (P - 1))). Off the axes M has no bound: where the P Rademacher directions agree but for one coordinate
+  i the spread is of the size of g_i, and with g = (1, delta, 0, 0) and P = 3 M tends to 1 / (4 delta^2). Runs are ruled by such
+  steps, so the median of |g| / eta in the last round stands here for the mean. With Gaussian directions the spread s is
+  independent of the mean, and M is finite from P = 4 on: E 1 / s^2 = (P - 1) / (P - 3).
+- `meazo` with P >= 2 and a fresh v has no mean: a = E |sum c_p^2 / sum c_p| of Gaussians c_p is infinite, since the mean scalar
+  that it divides by has a density at zero while dx does not vanish there. With P = 1 its first step is `feedsign`'s.
+
+## What is kept
+
+{kept}
+
+`lozo` and `subzero` are summed exactly: what is kept over one rule, a round's operator given it over another and raised to the
+power of the window. The others are runs, with a 99.9 % interval.
+
+- `lozo`: for a window dx sees X v alone, with a step eta |v|^2. E |x|^2 needs E rho(t)^window = 1 with
+  rho(t) = 1 - 2 eta t + (m + 2) eta^2 t^2 and t = |v|^2 (rank 1: chi-square with n degrees of freedom), and the rare long v
+  decide. `subzero` has orthonormal factors, so a window of any length has the eta* of one round.
+- `fedkseed`: the mean over pools of a pool's own edge. `hizoo` learns H = (1 + d/2) S of a diagonal S, at which eta* is 1
+  whatever S and d are; `hizoo-stein` learns S. H is stopped after {learned} rounds.
+- `meazo`, `zo-rmsprop` and `zo-adam`: v lags behind g, and there is no formula here for where |g| settles.
+
 On a loss with Hessian S and plain Gaussian directions, eta* is the root in `hiso_bench.theory.stability`. `lozo` and `subzero`
 have a second moment above that of a full direction at every shape and rank, mn + 2 (m + n + 1) / r + 2 and mn (1 + 2 / r^2)
 against mn + 2 (r is below m and n): what they save is memory and random numbers. A lower variance is had only within a
@@ -194,8 +216,10 @@ subspace, at the price of bias.
 
 
 def main() -> None:
-    """Write the page."""
-    records.write_bytes(README, TEXT.format(table=table()).encode())
+    """Compute what is not current, and write the page."""
+    NEIGHBOURS.compare(catalogue.RESULTS, catalogue.RESULTS, catalogue.FRESH / "work", 1)
+    found, _ = records.read(catalogue.RESULTS / "neighbours.csv")
+    records.write_bytes(README, page(found).encode())
 
 
 if __name__ == "__main__":

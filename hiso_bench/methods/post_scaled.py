@@ -1,6 +1,7 @@
 """RMSProp and Adam on the reconstructed gradient: isotropic directions, every coordinate scaled after the estimate.
 
-ZO-AdaMM (arXiv 1910.06513) is this with the largest v so far in v's place (AMSGrad) and a projection, which are not here.
+ZO-AdaMM (arXiv 1910.06513) is zo-adam with `amsgrad`, on the sphere's directions. Its projection is not here, and it leaves the
+moments uncorrected for their start; here they are corrected as in torch.optim.Adam(amsgrad=True).
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ class PostScaled(MovingSquare):
     |-|-|
     | scalars | P up, P down |
     | forwards | P + 1 (forward), 2 P (central) |
-    | state beside x | d numbers and one; 2 d with momentum |
+    | state beside x | d numbers and one; d more with momentum, and d more with `amsgrad` |
 
     Attributes:
         ema_new: weight of the new square; 1 - beta_2 of Adam.
         eps: added to the root.
+        amsgrad: divide by the largest v so far (AMSGrad), so that a coordinate's v never falls again.
     """
+
+    amsgrad: bool = False
 
     def init(self, x: Point, layout: Layout) -> State:
         """X, v = 0 and w = 0, and what momentum needs."""
         state = super().init(x, layout)
-        state.buffers["v"] = tuple(torch.zeros_like(leaf) for leaf in x)
+        for name in ("v", "peak") if self.amsgrad else ("v",):
+            state.buffers[name] = tuple(torch.zeros_like(leaf) for leaf in x)
         for name in ("weight", "momentum_weight") if self.momentum else ("weight",):
             state.buffers[name] = (zero(layout),)
         return state
@@ -56,6 +61,8 @@ class PostScaled(MovingSquare):
         for i, (x, d, v) in enumerate(zip(state.x, dx, state.buffers["v"], strict=True)):
             # The root is of dx alone: weight decay is no estimate.
             root = v.lerp(d.square(), _like(layout.over_leaf(self.ema_new, i), v))
+            if self.amsgrad:
+                root = torch.maximum(root, state.buffers["peak"][i])
             root = root.div_(_like(layout.over_leaf(w, i), v)).sqrt_().add_(_like(layout.over_leaf(self.eps, i), v))
             target = d.add(x, alpha=self.weight_decay) if self.weight_decay else d
             if self.momentum:
@@ -63,12 +70,14 @@ class PostScaled(MovingSquare):
             x.sub_(target.div(root).mul_(_like(layout.over_leaf(eta, i), v)))
 
     def learn(self, state: State, steps: Sequence[Step], z: Warped, dx: Point) -> None:
-        """V and the weights take in every step in order. Cost: a pass over z per direction where there are several steps."""
+        """V, its peak and the weights take in every step in order. Cost: a pass over z per direction of several steps."""
         (w,) = state.buffers["weight"]
         for step in steps:
             used = dx if len(steps) == 1 else self.direction(step, state.layout, z, out=dx)
             for i, (v, d) in enumerate(zip(state.buffers["v"], used, strict=True)):
                 v.lerp_(d.square_(), _like(state.layout.over_leaf(self.ema_new, i), v))
+                if self.amsgrad:
+                    torch.maximum(state.buffers["peak"][i], v, out=state.buffers["peak"][i])
             w.add_(self.ema_new * (1 - w))
             if self.momentum:
                 (c,) = state.buffers["momentum_weight"]

@@ -150,6 +150,37 @@ MUTANTS = [
         tests=_METHODS,
     ),
     planted(
+        "amsgrad-forgets",
+        "hiso_bench.methods.post_scaled:PostScaled.learn",
+        "AMSGrad's largest v is the last v",
+        ('torch.maximum(state.buffers["peak"][i], v, out=state.buffers["peak"][i])', 'state.buffers["peak"][i].copy_(v)'),
+        tests=_METHODS,
+    ),
+    planted(
+        "rmsprop-starts-small",
+        "hiso_bench.methods.post_scaled:PostScaled.move",
+        "the root is not corrected for its start at zero",
+        ("root.div_(_like(layout.over_leaf(w, i), v)).sqrt_()", "root.sqrt_()"),
+        tests=("expectation/test_neighbour_methods.py",),
+    ),
+    planted(
+        "window-of-the-mean",
+        "synthetic.neighbour_limits:growth",
+        "operators are averaged over what is kept before they act for a window",
+        (
+            "np.tensordot(weights, np.linalg.matrix_power(operators, window), 1)",
+            "np.linalg.matrix_power(np.tensordot(weights, operators, 1), window)",
+        ),
+        tests=("expectation/test_neighbour_limits.py",),
+    ),
+    planted(
+        "fzoo-at-a-fixed-spread",
+        "synthetic.neighbour_cases:fzoo_on_an_axis",
+        "the spread of signs is over P",
+        ("P * (P - 1) / (4", "P * P / (4"),
+        tests=("expectation/test_neighbour_limits.py",),
+    ),
+    planted(
         "projection-by-length",
         "hiso_bench.methods.exact_scalar:_Projected.direction",
         "the scalar is divided by |z|, not by its square",
