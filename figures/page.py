@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from figures.about import OURS, about
-from hiso_bench import catalogue, records
+from hiso_bench import catalogue, drawings, records
 
 PAGE = catalogue.ROOT / "figures" / "README.md"
 GALLERY = PAGE.parent / "gallery"
@@ -37,7 +37,7 @@ def page() -> str:
     """
     parts = [_HEAD]
     for group in _GROUPS:
-        names = [name for name in catalogue.FIGURES if about(name).of.split(",")[0] == group]
+        names = [name for name in drawings.FIGURES if about(name).of.split(",")[0] == group]
         names.sort(key=lambda name: about(name).of)  # stable: ours keep the order of the catalogue
         parts.append(f"## {_TITLES[group]}\n\n| | |\n|-|-|\n" + "\n".join(_row(name) for name in names) + "\n")
     return "\n".join(parts)
@@ -56,7 +56,7 @@ def _row(name: str) -> str:
 
 def _origin(name: str) -> str:
     """Whether the figure is computed afresh, and the command that recomputes recorded tables which it shows."""
-    entry = catalogue.FIGURES[name]
+    entry = drawings.FIGURES[name]
     names = (entry.experiment, *entry.also)
     profiles = {name: catalogue.experiment(name).profile for name in names}
     recorded = [name for name in names if profiles[name] != "quick"]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hiso_bench import catalogue, datafiles, records
+from hiso_bench import catalogue, datafiles, drawings, records
 
 CORE = ("numpy", "scipy", "pandas", "matplotlib", "scikit-learn")
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -109,7 +109,7 @@ def _results() -> list[Finding]:
     lost = f"damaged: {', '.join(damaged)}; `git checkout results` restores them" if damaged else ""
     missing = [
         name
-        for name, entry in catalogue.FIGURES.items()
+        for name, entry in drawings.FIGURES.items()
         if catalogue.experiment(entry.experiment).profile != "quick"
         and not any((catalogue.RESULTS / f"{table}.csv").exists() for table in entry.tables)
     ]

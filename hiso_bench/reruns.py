@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hiso_bench import catalogue, records
+from hiso_bench import catalogue, drawings, records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def writer(table: str) -> tuple[str, Literal["tune", "compare"]]:
     part: Literal["tune", "compare"] = "tune" if table.endswith("_grid") and table not in _COMPARED_GRIDS else "compare"
     if table in catalogue.EXPERIMENTS:
         return table, part
-    drawn = [entry.experiment for entry in catalogue.FIGURES.values() if table in entry.tables and not entry.any_table]
+    drawn = [entry.experiment for entry in drawings.FIGURES.values() if table in entry.tables and not entry.any_table]
     if drawn:
         return drawn[0], part
     if table.startswith("stage_") and part == "tune":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiso_bench import catalogue
+from hiso_bench import catalogue, drawings
 from hiso_bench.quoted import table
 from hiso_bench.stats import mean_interval
 from hiso_bench.summaries import SHOWN_LEVEL, curves
@@ -103,7 +103,7 @@ def _printed(cell: pd.Series) -> str:
 def figures() -> list[list[str]]:
     """Every figure: name, whether its data are recorded or computed by `make figures`, and the command that makes it alone."""
     rows = []
-    for name, entry in catalogue.FIGURES.items():
+    for name, entry in drawings.FIGURES.items():
         profile = catalogue.experiment(entry.experiment).profile
         kind = "computed" if profile == "quick" else "recorded"
         again = f"hiso-bench figures {name}" if profile == "quick" else f"hiso-bench results {entry.experiment}"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from hiso_bench import catalogue, records
+from hiso_bench import catalogue, drawings, records
 from hiso_bench.commands import TOLD
 from hiso_bench.names import unknown
 
@@ -35,14 +35,14 @@ class Figures:
     def run(self) -> int:
         """Draw; a recorded result that is not there is a line, not an error, unless its figure was asked for by name."""
         for name in self.names:
-            if name not in catalogue.FIGURES:
-                raise ValueError(unknown("figure", name, catalogue.FIGURES))
-        for name in self.names or catalogue.FIGURES:
+            if name not in drawings.FIGURES:
+                raise ValueError(unknown("figure", name, drawings.FIGURES))
+        for name in self.names or drawings.FIGURES:
             self._one(name, asked=bool(self.names))
         return 0
 
     def _one(self, name: str, asked: bool) -> None:
-        entry = catalogue.FIGURES[name]
+        entry = drawings.FIGURES[name]
         experiment = catalogue.experiment(entry.experiment)
         fresh = experiment.profile == "quick"
         folder = catalogue.FRESH if fresh else catalogue.RESULTS

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hiso_bench import catalogue, cli, records
+from hiso_bench import catalogue, cli, drawings, records
 from hiso_bench.halving import at_edge as halving_edges
 
 
@@ -18,7 +18,7 @@ def test_the_whitening_figure_is_computed_drawn_and_then_up_to_date(tmp_path, ca
     assert "up to date" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [n for n, e in catalogue.FIGURES.items() if e.experiment == "fig5_mnist"])
+@pytest.mark.parametrize("name", [n for n, e in drawings.FIGURES.items() if e.experiment == "fig5_mnist"])
 def test_recorded_figures_are_drawn_from_what_is_committed(name, tmp_path):
     assert cli.main(["figures", name, "--out", str(tmp_path)]) == 0
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000

@@ -4,7 +4,7 @@ import pytest
 
 from figures import about as words
 from figures import page
-from hiso_bench import catalogue
+from hiso_bench import catalogue, drawings
 
 
 def test_the_page_is_up_to_date():
@@ -12,15 +12,15 @@ def test_the_page_is_up_to_date():
 
 
 def test_every_figure_is_described_and_has_a_picture_and_nothing_else_has():
-    assert set(words.ABOUT) == set(catalogue.FIGURES)
-    assert {path.stem for path in page.GALLERY.iterdir()} == set(catalogue.FIGURES)
+    assert set(words.ABOUT) == set(drawings.FIGURES)
+    assert {path.stem for path in page.GALLERY.iterdir()} == set(drawings.FIGURES)
     for path in page.GALLERY.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG"), path.name
 
 
 def test_every_figure_stands_on_the_page_once_with_its_command_and_origin():
     text = page.page()
-    for name, entry in catalogue.FIGURES.items():
+    for name, entry in drawings.FIGURES.items():
         (row,) = [line for line in text.splitlines() if f'"gallery/{name}.png"' in line]
         assert f"hiso-bench figures {name}`" in row and words.ABOUT[name].shows in row
         kept = [n for n in (entry.experiment, *entry.also) if catalogue.experiment(n).profile != "quick"]
@@ -29,7 +29,7 @@ def test_every_figure_stands_on_the_page_once_with_its_command_and_origin():
 
 
 def test_a_figure_of_recorded_tables_names_every_experiment_that_they_are_of():
-    for name, entry in catalogue.FIGURES.items():
+    for name, entry in drawings.FIGURES.items():
         if catalogue.experiment(entry.experiment).profile != "quick":
             assert len({catalogue.experiment(n).profile for n in (entry.experiment, *entry.also)}) == 1
             prefixes = {n for n in catalogue.EXPERIMENTS for table in entry.tables if table == n or table.startswith(f"{n}_")}
@@ -44,7 +44,7 @@ def test_every_figure_and_table_of_the_papers_is_regenerated():
 
 
 def test_a_figure_without_words_or_picture_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(catalogue.FIGURES, "new", catalogue.FIGURES["fig1"])
+    monkeypatch.setitem(drawings.FIGURES, "new", drawings.FIGURES["fig1"])
     with pytest.raises(ValueError, match="'new' has no entry in figures/about.py"):
         page.page()
     monkeypatch.setitem(words.ABOUT, "new", words.About(words.OURS, "Something."))
