@@ -43,9 +43,12 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     fig, axes = plt.subplots(
         rows, columns, figsize=(1.4 + 3.5 * columns, 1.2 + 0.27 * rows * len(arms)), sharey=True, squeeze=False
     )
-    for ax, problem in zip(axes.flat, problems, strict=False):
-        _panel(ax, table[table["problem"] == problem], ways[ways["problem"] == problem], arms)
-        ax.set_title(problem)
+    for ax, letter, problem in zip(axes.flat, "abcdefghijkl", problems, strict=False):
+        own = table[table["problem"] == problem]
+        _panel(ax, own, ways[ways["problem"] == problem], arms)
+        targets = ", ".join(f"{target:g}" for target in sorted(set(own["target"]), reverse=True))
+        ax.set_title(f"({letter}) {problem}: to {targets}", fontsize=8.8)
+    _limits(list(axes.flat[: len(problems)]))
     for ax in axes.flat[len(problems) :]:
         ax.set_axis_off()
     for ax in axes[:, 0]:
@@ -60,15 +63,17 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
                 (MARKERS[i], 5, SHADES[i], SHADES[i], f"to the {name} target")
                 for i, name in enumerate(("loose", "middle", "tight"))
             ),
-            ("|", 9, "black", "black", "to DeComFL's last loss, and DeComFL's to the arm's"),
-            ("<", 5, "black", "white", "some key not within the budget: at most this"),
+            ("<", 5, "#555555", "white", "some key misses the target: at most this"),
+            ("|", 9, "black", "black", "to the other's last loss, whoever ends lower"),
+            ("<", 5, "black", "black", "the same: some key ends no lower than it starts"),
         )
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=5, borderaxespad=2.4)  # above the origin
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, borderaxespad=2.4)  # above the origin
     fig.suptitle(
-        f"Every arm at its own tuned rate; {about['keys']} keys, paired, {SHOWN_LEVEL:.0%} intervals of the mean log; "
-        "no mark where DeComFL itself misses the target on a key",
-        fontsize=10, x=0.01, ha="left",
+        f"Rounds to a share of the first excess loss (the targets), DeComFL's over the arm's; every arm at its own tuned rate; "
+        f"{about['keys']} keys, paired,\n{SHOWN_LEVEL:.0%} intervals of the mean log. No coloured mark: DeComFL misses the "
+        "target on a key. No black bar: who ends lower differs between the keys, or a key diverged.",
+        fontsize=9, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
     return fig
@@ -90,15 +95,26 @@ def _panel(ax: Axes, table: pd.DataFrame, ways: pd.DataFrame, arms: list[str]) -
         # Forth and back: the arm to DeComFL's last loss in R / forth, DeComFL to the arm's in back / R; NaN where it never does.
         ratios = [(budget / both["forth"]).to_numpy(), (both["back"] / budget).to_numpy()]
         for ratio in ratios:
-            if np.isfinite(ratio).all():
-                ax.plot(np.exp(np.log(np.maximum(ratio, 1e-3)).mean()), row, "|", ms=11, color="black", mew=1.2, zorder=1)
+            if not np.isfinite(ratio).all():
+                continue
+            if (ratio > 0).all():
+                ax.plot(np.exp(np.log(ratio).mean()), row, "|", ms=11, color="black", mew=1.2, zorder=1)
+            else:
+                ax.plot(0.015, row, "<", ms=5, color="black", transform=ax.get_yaxis_transform(), zorder=4)
     ax.axvline(1, **look("decomfl").line(), lw=1)
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlim(0.08, 12)
+
+
+def _limits(panels: list[Axes]) -> None:
+    """One axis for all panels that holds every mark and interval of each."""
+    low, high = min(ax.dataLim.x0 for ax in panels) / 1.8, max(ax.dataLim.x1 for ax in panels) * 1.3
+    ticks = [0.001, 0.01, 0.1, 1, 10, 100] if high / low > 300 else [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
+    for ax in panels:
+        ax.set_xlim(low, high)
+        ax.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
 
 
 def _speed(ax: Axes, y: float, plain: np.ndarray, rounds: np.ndarray, budget: int, color: str, marker: str) -> None:
@@ -106,7 +122,7 @@ def _speed(ax: Axes, y: float, plain: np.ndarray, rounds: np.ndarray, budget: in
     if np.isnan(plain).any():
         return
     if np.isnan(rounds).any():
-        ax.plot(np.clip(np.exp(np.log(plain / budget).mean()), 0.09, None), y, "<", ms=4, mfc="white", color=color)
+        ax.plot(np.exp(np.log(np.maximum(plain, 1) / budget).mean()), y, "<", ms=4, mfc="white", color=color)
         return
     middle, low, high = np.exp(mean_interval(np.log(np.maximum(plain, 1) / np.maximum(rounds, 1)), SHOWN_LEVEL))
     shown = dict(markersize=3.8, color=color, capsize=0, lw=1.2, zorder=3)

@@ -179,7 +179,7 @@ ABOUT: dict[str, About] = {
     "llm_toy": About(
         OURS,
         "tiny-opt fine-tuned on generated tasks, every arm at its own best rate: scores and losses on test examples "
-        "against rounds.",
+        "against rounds, for the tasks that are recorded; the figure names those that are not.",
     ),
     "llm_real": About(
         OURS,

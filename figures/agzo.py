@@ -44,9 +44,15 @@ def draw(results: Path, source: str, experiment: str = "agzo") -> Figure:
     last = max(about["curved"])
     at = shares[(shares["examples"] == options["basis_examples"]) & (shares["round"] == last)]
     _shares(axes[0], at, options["rank"])
-    axes[0].set_title(f"(a) gradient, and trace of the Hessian, after {last} rounds of DeComFL")
+    axes[0].set_title(
+        f"(a) gradient, and trace of the Hessian, after {last} rounds of DeComFL\n"
+        f"{at['key'].nunique()} keys, mean and 99.9 % interval; vertical: the rank of (b)"
+    )
     _losses(axes[1], runs[runs["budget"] == runs["budget"].max()])
-    axes[1].set_title(f"(b) each at its best rate, rank {options['rank']} where not told: mean and 99.9 % interval")
+    axes[1].set_title(
+        f"(b) each at its best rate, rank {options['rank']} where not told\n"
+        f"{runs['key'].nunique()} keys, mean and 99.9 % interval"
+    )
     fig.suptitle(_verdict(runs, at, options["rank"]), fontsize=9, x=0.01, ha="left")
     provenance(fig, source)
     return fig

@@ -39,7 +39,8 @@ def draw_lora(results: Path, source: str, experiment: str = "") -> Figure:
 
 
 def _draw(results: Path, source: str, file: str, what: str) -> Figure:
-    scores, cells, vectors, ledgers, verdicts = printed.read(results, "scores", "bytes", "vectors", "ledgers", "verdicts")
+    tables = printed.read(results, "scores", "bytes", "vectors", "ledgers", "verdicts", "sent")
+    scores, cells, vectors, ledgers, verdicts, sent = tables
     config = printed.config(results)
     own = scores[scores["file"] == file]
     ours = scores[(scores["source"] == "ours") & scores["task"].str.endswith("sst2")] if file == "decomfl_table2" else scores[:0]
@@ -57,6 +58,9 @@ def _draw(results: Path, source: str, file: str, what: str) -> Figure:
     handles = [*printed.method_handles(list(METHODS.values()), **_LABELS)]
     handles += printed.source_handles("reported", *(["ours"] if beside else []))
     handles.append(Line2D([], [], label="by FedZO's column", **marked("decomfl", "recomputed")))
+    if beside:
+        federations = dict.fromkeys(zip(sent["clients"], sent["sampled"], strict=True))
+        what += "; ours: " + ", ".join(f"{clients} clients, {sampled} sampled" for clients, sampled in federations)
     fig.legend(handles=handles, loc="outside upper left", ncols=7, title=what, title_fontsize=10.5, alignment="left")
     printed.foot(fig, results, source, ours=bool(beside))
     return fig

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import OKABE_ITO, SHADES, look, plt, provenance
+from figures.style import SHADES, look, plt, provenance
 from hiso_bench.stats import mean_interval
 
 ARMS = {
@@ -47,13 +47,14 @@ def draw(results: Path, source: str, experiment: str = "dynamics") -> Figure:
     for ax, (kind, title), letter in zip(axes[1], titles.items(), "efgh", strict=True):
         _drift(ax, tables["drift"][tables["drift"]["kind"] == kind])
         ax.set_title(f"({letter}) {title} at the dotted line")
-    axes[1, 0].set_ylabel(r"$(f - f^*)/s_{\max}$")
+    axes[1, 0].set_ylabel(r"$(f - f^*)\,/$ current $s_{\max}$")
     axes[1, 0].set_ylim(1e-3, 1e9)
     handles, labels = axes[1, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=6, borderaxespad=2.4)  # above the origin
+    keys = tables["drift"]["key"].nunique()
     fig.suptitle(
-        rf"How $H$ moves ($P={about['P']}$); (e-h): $\Sigma_{{jj}}=j^{{-1.5}}$, d = 100, medians of 12 keys with 10-90 % bands, "
-        "one untuned rate before and after", fontsize=10, x=0.01, ha="left",
+        rf"How $H$ moves ($P={about['P']}$); (e-h): $\Sigma_{{jj}}=j^{{-1.5}}$, d = 100, medians of {keys} keys with 10-90 % "
+        "bands (none where keys diverged), one untuned rate before and after", fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
     return fig
@@ -69,12 +70,13 @@ def _fixed_point(ax: Axes, table: pd.DataFrame) -> None:
     ax.axhline(1, **look("theory").line())
     ax.set_xticks(range(len(groups)), [f"{d:g}\n{P:g}\n{ema:g}" for (d, P, ema), _ in groups])
     ax.set_xlabel("d, P, EMA weight")
-    ax.set(ylabel="mean $H$ / exact fixed point", title="(a) where $H$ settles (dash: with scatter, 1st order)")
+    ax.set_ylabel("mean $H$ / exact fixed point")
+    ax.set_title("(a) where $H$ settles, 99.9 % intervals\n(dash: with scatter, 1st order)")
 
 
 def _relax(ax: Axes, table: pd.DataFrame) -> None:
     part = table[table["ema_new"] == 0.05]
-    for color, (factor, own) in zip((*SHADES, OKABE_ITO["vermillion"]), part.groupby("factor"), strict=True):
+    for color, (factor, own) in zip(("#D3C6EC", "#A98FD6", *SHADES[1:]), part.groupby("factor"), strict=True):
         start = own["log_h"].iloc[0]
         mean = own.groupby("round")[["log_h", "law"]].mean() - start
         ax.plot(mean.index, np.exp(mean["log_h"]), color=color, label=rf"$|g|\times{factor:g}$")
@@ -86,7 +88,8 @@ def _relax(ax: Axes, table: pd.DataFrame) -> None:
         ylabel="mean $H$ / before",
         title="(b) a jump of the gradient, EMA weight 0.05",
     )
-    ax.legend(fontsize=7)
+    ax.set_ylim(top=3e3)
+    ax.legend(fontsize=7, ncols=2, loc="upper right")
 
 
 def _map(ax: Axes, table: pd.DataFrame) -> None:
@@ -100,13 +103,13 @@ def _map(ax: Axes, table: pd.DataFrame) -> None:
     for level in (-1, 0, 1):
         ax.axhline(level, color="black", lw=0.8, ls="--" if level else "-")
     ax.axvspan(0.9, 0.99, color="black", alpha=0.08, lw=0)
-    ax.annotate("Fig 5's $\\nu$\ntaken literally", (0.89, 0.6), ha="right", fontsize=7.5)
+    ax.annotate("Fig 5's $\\nu$ taken literally", (0.89, -1.93), ha="right", fontsize=7.5)
     ax.axvline(0.05, color="black", lw=0.8, ls=":")
-    ax.annotate("official code", (0.07, -1.85), fontsize=7.5)
+    ax.annotate("official code", (0.07, -1.93), fontsize=7.5)
     ax.set(
         xlabel="EMA weight of the new sample",
         ylabel="multipliers of one round",
-        title="(c) stability of the mean recursion",
+        title="(c) the mean recursion's multipliers,\nsmallest (line) to largest; stable within $\\pm1$",
         ylim=(-2, 1.1),
     )
     ax.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0.08, 0.09))
@@ -125,12 +128,19 @@ def _quiet(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _drift(ax: Axes, table: pd.DataFrame) -> None:
+    """Median and band of the excess; the arms that lost keys are named."""
+    lost = []
     for arm, (label, line) in ARMS.items():
         wide = table[table["arm"] == arm].pivot(index="round", columns="key", values="excess").to_numpy()
         rounds = np.sort(table["round"].unique())
         low, middle, high = np.quantile(np.minimum(wide, 1e12), (0.1, 0.5, 0.9), axis=1)
-        if arm != "hiso-frozen":  # which diverges in some runs: a band would cover the panel
+        diverged = int(np.isinf(wide[-1]).sum())
+        if diverged:  # a band would cover the panel
+            lost.append(f"{label}: {diverged} of {wide.shape[1]}")
+        else:
             ax.fill_between(rounds, low, high, color=line["color"], alpha=0.15, linewidth=0)
         ax.plot(rounds, middle, label=label, **line)
+    if lost:
+        ax.text(0.98, 0.98, "\n".join(("diverged", *lost)), transform=ax.transAxes, ha="right", va="top", fontsize=7.5)
     ax.axvline(150, color="black", lw=0.8, ls=":")
-    ax.set(yscale="log", xlabel="round", ylim=(2e-3, 5))
+    ax.set(yscale="log", xlabel="round", ylim=(2e-3, 100))

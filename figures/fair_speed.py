@@ -18,7 +18,13 @@ from learned_h import fair_speed
 from learned_h.pairs import MEAN, Pair, pairs
 
 SHOWN = 3.0
-"""Panel c ends at so many half-widths."""
+"""Panel c is linear up to so many half-widths, and logarithmic beyond."""
+TABLES = {
+    "ablation_quadratics": "ablation, quadratics", "ablation_networks": "ablation, small networks",
+    "federation_size": "federations of (b)", "ablation_mnist": "ablation, MNIST", "fig5_mnist": "HiSo's Figure 5, MNIST",
+    "llm_imdb-opt_sst2": "imdb-opt, SST-2", "llm_minilm_sst2": "MiniLM, SST-2", "llm_tiny-opt_toy-sst2": "tiny-opt, toy-sst2",
+}  # fmt: skip
+"""Recorded table -> what was compared."""
 
 
 def draw(results: Path, source: str, experiment: str = "fair_speed") -> Figure:
@@ -35,7 +41,9 @@ def draw(results: Path, source: str, experiment: str = "fair_speed") -> Figure:
     found = list(pairs(results))
     fig = plt.figure(figsize=(11.4, 7.6))
     grid = fig.add_gridspec(2, 2)
-    _rule(fig.add_subplot(grid[0, 0]), fair_speed.best_so_far(records.read(Path(results) / f"{experiment}.csv")[0]))
+    of, about = records.read(Path(results) / f"{experiment}.csv")
+    (problem,) = about["config"]["problems"]
+    _rule(fig.add_subplot(grid[0, 0]), fair_speed.best_so_far(of), f"{problem}, {about['config']['keys']} keys")
     _spread(fig.add_subplot(grid[1, 0]), found)
     _federation(fig.add_subplot(grid[:, 1]), found)
     shown = [look(arm) for arm in ("decomfl", "hiso", "hiso-scalar", "decomfl-p10")]
@@ -54,7 +62,7 @@ def _dot(ax: Axes, y: float, interval: Interval, arm: str, filled: bool = True) 
                 mfc=style.color if filled else "white", markersize=5)  # fmt: skip
 
 
-def _rule(ax: Axes, of: Any) -> None:
+def _rule(ax: Axes, of: Any, what: str) -> None:
     null = fair_speed.between_keys(of, "decomfl")
     rows = [("DeComFL over itself, other keys", "decomfl", null.one_way, False, null.reached)]
     for arm, name in (("hiso", "HiSo"), ("decomfl-p10", "DeComFL, P = 10")):
@@ -72,7 +80,8 @@ def _rule(ax: Axes, of: Any) -> None:
     ax.axvline(1, color="#888888", lw=1)
     ax.set(xscale="log", ylim=(len(rows) - 0.4, -0.6), xlabel="DeComFL's rounds over the arm's, test accuracy")
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.set_title("(a) Table 2's rule (hollow), and fair ones (filled)")
+    ax.set_title(f"(a) {what}:\nTable 2's rule (hollow), and fair ones (filled)")
+    ax.set_xlim(right=1.25 * ax.get_xlim()[1])
     _ticks(ax)
 
 
@@ -90,7 +99,8 @@ def _federation(ax: Axes, found: list[Pair]) -> None:
                 _dot(ax, len(names) + shift, mean_interval(pair.difference(arm, "decomfl")), arm)
         names.append(pair.problem)
     ax.axvline(1, color="#888888", lw=1)
-    ax.set(xscale="log", ylim=(len(names) - 0.4, -0.6), xlabel="DeComFL's rounds over the arm's, three losses")
+    ax.set(xscale="log", ylim=(len(names) - 0.4, -0.6))
+    ax.set_xlabel("DeComFL's rounds over the arm's,\ngeometric mean over three losses")
     ax.set_yticks(range(len(names)), names)
     ax.set_title("(b) clients/sampled, drop-out, their data")
     _ticks(ax)
@@ -100,13 +110,17 @@ def _spread(ax: Axes, found: list[Pair]) -> None:
     names = list(dict.fromkeys(p.table for p in found))
     for y, table in enumerate(names):
         told = [mean_interval(p.difference("hiso", "decomfl")) for p in found if p.table == table]
-        units = np.clip([i.value / (i.high - i.value) for i in told], -SHOWN, SHOWN)
+        units = np.array([i.value / (i.high - i.value) for i in told])
         places = y + 0.5 * (np.arange(len(units)) / max(1, len(units) - 1) - 0.5) * (len(units) > 1)
         colors = [OKABE_ITO["vermillion"] if u > 1 else OKABE_ITO["blue"] if u < -1 else "#999999" for u in units]
         ax.scatter(units, places, c=colors, s=16, zorder=3, clip_on=False)
     ax.axvspan(-1, 1, color="#EEEEEE", zorder=0)
     ax.axvline(0, color="#888888", lw=1)
-    ax.set(xlim=(-SHOWN, SHOWN), ylim=(len(names) - 0.4, -0.6))
-    ax.set_xlabel("HiSo less DeComFL, in half-widths of its interval")
-    ax.set_yticks(range(len(names)), names)
-    ax.set_title("(c) every recorded comparison; grey: not told apart")
+    ax.set_xscale("symlog", linthresh=SHOWN, linscale=2.0)
+    reach = 1.25 * np.abs(ax.dataLim.intervalx).max()
+    ax.set(xlim=(-reach, reach), ylim=(len(names) - 0.4, -0.6))
+    ax.set_xticks(ticks := [t for t in (-30, -10, -3, -1, 0, 1, 3, 10, 30) if abs(t) <= reach], [f"{t}" for t in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("HiSo less DeComFL, in half-widths of its interval; right: HiSo better")
+    ax.set_yticks(range(len(names)), [TABLES[name] for name in names])
+    ax.set_title("(c) every recorded comparison, by each of its measures;\ngrey: not told apart; blue: DeComFL better")

@@ -63,11 +63,26 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     keys = accuracy["key"].nunique()
     fig.suptitle(
         f"{DATA_NAMES[about['dataset']]}; {about['clients']} clients, {about['sampled']} sampled, Dirichlet {about['alpha']:g}, "
-        f"batch {about['batch_size']}, P = 5, forward difference, {keys} keys",
+        f"batch {about['batch_size']}, P = 5, forward difference, {keys} keys\n"
+        f"EMA weight 0.1, 0.05, 0.01 of the new sample: the paper's $\\nu$ = 0.9, 0.95, 0.99{_beside_print(accuracy, about)}",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
     return fig
+
+
+def _beside_print(accuracy: pd.DataFrame, about: dict) -> str:
+    """How many rounds ours and the printed curves have, and DeComFL's accuracy at the end of each; empty for other data."""
+    if about["dataset"] != "mnist":
+        return ""
+    reported = pd.read_csv(REPORTED)
+    row = reported[(reported["quantity"] == "accuracy") & (reported["method"] == "decomfl")].iloc[0]
+    last = accuracy["round"].max()
+    ours = accuracy[(accuracy["round"] == last) & (accuracy["arm"] == "decomfl")]["value"]
+    return (
+        f"\nDeComFL's accuracy at our last round, {last}: {ours.mean():.3f} (keys {ours.min():.3f} to {ours.max():.3f}); "
+        f"printed, at about round {row['round']:.0f}: {row['value']:g}"
+    )
 
 
 def _printed(ax: Axes, dataset: str) -> None:

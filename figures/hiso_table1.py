@@ -53,7 +53,10 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
     )
     _evidence(axes["claims"], evidence)
     told = "; ".join(printed.verdict(verdicts, claim) for claim in (*_CLAIMS, "eq17"))
-    axes["claims"].set_title(f"(c) a bound has no ratio above 1: {told}")
+    axes["claims"].set_title(
+        f"(c) a bound has no ratio above 1: {told}\n"
+        "lines: the smallest to the largest case; A4: HiSo's assumption that $H$ is between $\\beta_\\ell I$ and $\\beta_u I$"
+    )
     what = "HiSo, Table 1: four bounds of the variance of a zeroth-order gradient, beside the exact forms"
     fig.suptitle(what, fontsize=10.5, x=0.01, ha="left")
     printed.foot(fig, results, source, ours=False, reported=False)
@@ -72,7 +75,7 @@ def _entries(ax: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
                 ax.plot(value, y, marker=ENTRIES[entry][0], mfc="white", mec=colour, mew=1.3, ms=6, linestyle="none")
             ax.plot(part["exact"].iloc[0], y, **_EXACT)
     printed.rows(ax, [f"{family}" for family in families])
-    ax.set_ylim(len(families) - 0.5, -1.6)
+    ax.set_ylim(len(families) - 0.5, -2.0)
     ax.set_xscale("log")
 
 

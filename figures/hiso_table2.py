@@ -15,11 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from figures import printed
-from figures.style import OKABE_ITO, look, marked, plt
+from figures.style import OKABE_ITO, marked, plt
 
 ARMS = ("decomfl", "hiso")
 _LEDGER = (("scalars", ":", "scalars alone"), ("messages", "-", "whole messages"), ("with_seeds", "-.", "scalars and seeds"))
-_TARGETS = {"decomfl": ("s", "hiso", "target: DeComFL's best (as printed)"), "hiso": ("D", "decomfl", "target: HiSo's best")}
+_TARGETS = {  # whose best score is the target -> marker, colour of no method, arrow, the other, legend texts
+    "decomfl": ("h", "#222222", "<", "hiso", "target: DeComFL's best (as printed)", "HiSo misses it: at most this"),
+    "hiso": ("X", "#8A8A8A", ">", "decomfl", "target: HiSo's best", "DeComFL misses it: at least this"),
+}
 
 
 def draw(results: Path, source: str, experiment: str = "") -> Figure:
@@ -85,36 +88,39 @@ def _speedups(ax: Axes, labels: list[tuple[str, str]], rounds: pd.DataFrame) -> 
     """DeComFL's rounds over HiSo's, for either target: of the mean curve, and of single keys as small marks."""
     for i, (model, task) in enumerate(labels):
         here = rounds[(rounds["model"] == model) & (rounds["task"] == task)]
-        for target, (marker, arm, _) in _TARGETS.items():
+        for target, (_, colour, _, arm, *_) in _TARGETS.items():
             part = here[(here["other"] == target) & (here["arm"] == arm)]
-            y = i + (-0.17 if target == "decomfl" else 0.17) * (part["source"].iloc[0] == "ours") if len(part) else i
-            for _, each in part.iterrows():
-                _speedup(ax, each, y, target, marker)
+            y = i + (-0.2 if target == "decomfl" else 0.2) * (part["source"].iloc[0] == "ours") if len(part) else i
+            drawn = [_speedup(ax, each, y, target) for _, each in part.iterrows()]
+            if not all(drawn):
+                there = part["key"].notna() & np.array(drawn)
+                mean = "" if np.array(drawn)[part["key"].isna()].any() else ", no mean"
+                text = f"{there.sum()} of {part['key'].count()} keys{mean}"
+                place = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "center"}
+                ax.text(1.01, y, text, fontsize=6.5, color=colour, **place)
     ax.axvline(1, color=OKABE_ITO["black"], lw=1, ls="--", zorder=1)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 4]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:g}x")
-    ax.set_xlabel("DeComFL's rounds over HiSo's (small: single keys)")
-    handles = [
-        Line2D([], [], ls="none", marker=marker, color=look(target).color, label=text)
-        for target, (marker, _, text) in _TARGETS.items()
-    ]
-    handles.append(
-        Line2D([], [], ls="none", marker="<", color="#444444", label="not reached: the speed-up is smaller, or larger (>)")
-    )
+    ax.set_xlabel("DeComFL's rounds over HiSo's (small: single keys;\nthere is no ratio where the start has the target)")
+    handles = []
+    for marker, colour, arrow, _, text, missed in _TARGETS.values():
+        for shape, label in ((marker, text), (arrow, missed)):
+            handles.append(Line2D([], [], ls="none", marker=shape, color=colour, label=label))
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.06), fontsize=7.5)
 
 
-def _speedup(ax: Axes, each: pd.Series, y: float, target: str, marker: str) -> None:
-    """One speed-up; where the target is not reached, its limit and an arrow. None where both start with it."""
+def _speedup(ax: Axes, each: pd.Series, y: float, target: str) -> bool:
+    """One speed-up; where the target is not reached, its limit and an arrow. False where one starts with it: there is none."""
     if not each["other_rounds"] or each["rounds"] == 0:
-        return
+        return False
+    marker, colour, arrow, *_ = _TARGETS[target]
     missed = np.isnan(each["rounds"])
     ratio = (each["last"] if missed else each["rounds"]) / each["other_rounds"]
-    value, arrow = (1 / ratio, "<") if target == "decomfl" else (ratio, ">")
     printed_one, single = each["source"] == "reported", not pd.isna(each["key"])
     ax.plot(
-        value, y, ls="none", marker=arrow if missed else marker, color=look(target).color,
-        mfc="white" if printed_one else look(target).color, ms=3 if single else 6, alpha=0.6 if single else 1,
+        1 / ratio if target == "decomfl" else ratio, y, ls="none", marker=arrow if missed else marker, color=colour,
+        mfc="white" if printed_one else colour, ms=3 if single else 6, alpha=0.7 if single else 1,
     )  # fmt: skip
+    return True

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from figures.fig5 import REPORTED
 from figures.style import look, plt, provenance
 
 ARMS = ("hiso-0.1", "hiso", "hiso-0.01")
@@ -33,21 +34,21 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     fig = plt.figure(figsize=(12, 6.4))
     grid = fig.add_gridspec(2, 3, width_ratios=(1, 1, 1))
     top = [fig.add_subplot(grid[0, i]) for i in range(3)]
-    for ax, arm in zip(top, ARMS, strict=True):
-        _histogram(ax, entries[entries["arm"] == arm], summary, arm)
+    for ax, letter, arm in zip(top, "abc", ARMS, strict=True):
+        _histogram(ax, entries[entries["arm"] == arm], summary, arm, letter)
     top[0].set_ylabel("share of entries per bin")
-    _entries(fig.add_subplot(grid[1, :2]), entries)
+    _entries(fig.add_subplot(grid[1, :2]), entries, about["dataset"])
     _spread(fig.add_subplot(grid[1, 2]), summary)
     fig.suptitle(
         f"Learned H on {about['dataset']} after {about['rounds']} rounds, beside its null: the same scalars replayed along "
-        "directions that never saw the loss",
+        f"directions that never saw the loss\n(a-d) the first of {summary['key'].nunique()} keys; (e) all",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
     return fig
 
 
-def _histogram(ax: Axes, entries: pd.DataFrame, summary: pd.DataFrame, arm: str) -> None:
+def _histogram(ax: Axes, entries: pd.DataFrame, summary: pd.DataFrame, arm: str, letter: str) -> None:
     """A histogram of the entries kept for pictures (first key); the spreads in the title are those of all entries."""
     first = summary[(summary["arm"] == arm) & (summary["key"] == entries["key"].iloc[0]) & (summary["statistic"] == "std_log")]
     spread = dict(first[["of", "value"]].itertuples(index=False))
@@ -63,25 +64,34 @@ def _histogram(ax: Axes, entries: pd.DataFrame, summary: pd.DataFrame, arm: str)
     )
     ax.set(
         xlabel="log (entry / geometric mean)",
-        title=f"{style.label}: spread {spread['h']:.3f}, null {spread['h_null']:.3f}",
     )
+    ax.set_title(f"({letter}) {style.label}: spread {spread['h']:.3f}, null {spread['h_null']:.3f}", fontsize=9)
     ax.legend(fontsize=7)
 
 
-def _entries(ax: Axes, entries: pd.DataFrame) -> None:
+def _entries(ax: Axes, entries: pd.DataFrame, dataset: str) -> None:
+    """Value against index; on the paper's data set also where the paper's axis, which begins at 0, ends."""
     for arm in ARMS:
         style, part = look(arm), entries[(entries["arm"] == arm) & (entries["of"] == "h")]
         ax.plot(part["index"], part["value"], linestyle="none", marker=".", ms=2, color=style.color, label=style.label, alpha=0.6)
     ax.set(
         xlabel="index of the entry",
         ylabel="value of the entry of H",
-        title="as printed in the paper: value against index (first key)",
+        title="(d) drawn as in the paper: value against index",
         yscale="log",
     )
+    top = 2.0 * entries.loc[entries["of"] == "h", "value"].max()
+    if dataset == "mnist":
+        reported = pd.read_csv(REPORTED).set_index("quantity")
+        printed = float(reported.loc["h entry, end of the axis", "value"])
+        text = f"the paper's axis: 0 to {printed:g} (approximate)"
+        ax.axhline(printed, label=text, **look("reported").line())
+        top = max(top, 2.0 * printed)
+    ax.set_ylim(top=top)
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.legend(fontsize=7, markerscale=5, loc="upper right", ncols=3, frameon=True, framealpha=0.9)
+    ax.legend(fontsize=7, markerscale=5, loc="upper right", ncols=4, columnspacing=1.0)
 
 
 def _spread(ax: Axes, summary: pd.DataFrame) -> None:
@@ -104,7 +114,7 @@ def _spread(ax: Axes, summary: pd.DataFrame) -> None:
     ax.set(
         xlabel="EMA weight of the new sample",
         ylabel="standard deviation of log H",
-        title="spread of H, all entries",
+        title="(e) spread of H, all entries",
         ylim=(0, None),
     )
     ax.legend(fontsize=7, loc="lower left")

@@ -53,8 +53,8 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower left", ncols=4)
     fig.suptitle(
-        f"How much does the learning rate matter? {about['keys']} keys; intervals 99.9 %; "
-        f"P = {about['P']} and no gradient noise unless said",
+        f"How much does the learning rate matter? {about['keys']} keys; P = {about['P']} and no gradient noise unless said; "
+        "(a-d) bands from the lowest to the highest key, (e-l) 99.9 % intervals",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
@@ -62,8 +62,9 @@ def draw(results: Path, source: str, experiment: str) -> Figure:
 
 
 def _basin(ax: Axes, own: pd.DataFrame, theory: pd.DataFrame, arms: list[str], about: dict) -> None:
-    """Rounds against the rate, both in units of the arm's best; band: the extremes of the keys."""
-    for arm in arms:
+    """Rounds against the rate, both in units of the arm's best; band: the extremes of the keys; above: rates that lose a key."""
+    strip = np.geomspace(1.06, 1.7, len(arms)) * about["cap"]
+    for y, arm in zip(strip, arms, strict=True):
         wide = own[own["arm"] == arm].pivot(index="lr", columns="key", values="rounds")
         complete = wide.dropna()
         means = np.log(complete).mean(axis=1)
@@ -71,16 +72,21 @@ def _basin(ax: Axes, own: pd.DataFrame, theory: pd.DataFrame, arms: list[str], a
         x, style = complete.index.to_numpy() / best, look(arm)
         ax.fill_between(x, complete.min(axis=1) / fewest, complete.max(axis=1) / fewest, color=style.color, alpha=0.12, lw=0)
         ax.plot(x, np.exp(means) / fewest, label=style.label, marker=style.marker, markersize=3.5, **style.line())
+        lost = wide.index[wide.isna().any(axis=1)].to_numpy() / best
+        ax.plot(lost, np.full(len(lost), y), marker=style.marker, ms=3.5, ls="none", color=style.color, mfc="white", zorder=5)
     if len(theory):
         i = theory["rounds"].idxmin()
+        shown = theory[theory["rounds"] <= about["cap"] * theory["rounds"][i]]
         ax.plot(
-            theory["lr"] / theory["lr"][i], theory["rounds"] / theory["rounds"][i],
+            shown["lr"] / theory["lr"][i], shown["rounds"] / theory["rounds"][i],
             label="DeComFL, exact $\\mathrm{E} f$", zorder=4, lw=1.2, **look("theory").line(),
         )  # fmt: skip
     ax.axhline(about["within"], color=OKABE_ITO["grey"], lw=0.8, ls=(0, (2, 2)))
-    ax.set(xscale="log", yscale="log", ylim=(0.8, about["cap"]), xlim=(0.09, 8), xlabel="learning rate / best rate of the arm")
+    ax.axhspan(about["cap"], 1.8 * about["cap"], color="#F2F2F2", zorder=1.5)  # over the ends of curves that go on above it
+    ax.set(xscale="log", yscale="log", ylim=(0.75, 1.8 * about["cap"]), xlim=(0.078, 9.2))
+    ax.set_xlabel("learning rate / best rate of the arm")
     ax.set_xticks((0.125, 0.25, 0.5, 1, 2, 4, 8), ("1/8", "1/4", "1/2", "1", "2", "4", "8"))
-    ax.set_yticks((1, 1.5, 2, 3), ("1", "1.5", "2", "3"))
+    ax.set_yticks((1, 1.5, 2, 3, 1.35 * about["cap"]), ("1", "1.5", "2", "3", "a key\nlost"))
     ax.minorticks_off()
 
 
@@ -102,9 +108,9 @@ def _cost(ax: Axes, own: pd.DataFrame, axis: str, arms: list[str], about: dict) 
         ax.plot(x[lost], middle[lost], marker=style.marker, ms=4.5, ls="none", color=style.color, mfc="white")
     ax.axhline(1, color=OKABE_ITO["grey"], lw=0.8)
     ax.axhspan(most, most * 1.6, color="#F2F2F2", zorder=0)
-    ax.set(yscale="log", ylim=(0.7, most * 1.6), xlabel=AXES[axis])
+    ax.set(yscale="log", ylim=(0.4, most * 1.6), xlabel=AXES[axis])
     ax.set_xticks(range(len(settings)), [f"{v:g}" for v in settings])
-    ax.set_yticks((1, 2, 4, most * 1.25), ("1", "2", "4", "> 4 or\nlost"))
+    ax.set_yticks((0.5, 1, 2, 4, most * 1.25), ("0.5", "1", "2", "4", "> 4 or\nlost"))
     ax.minorticks_off()
 
 
@@ -121,8 +127,7 @@ def _widths(ax: Axes, width: pd.DataFrame, problems: list[str], arms: list[str],
         own = pd.concat([own[(own["problem"] == p) & (own["target"] == t)] for p, t in tight.items()])
         x = np.arange(len(problems)) + step * (i - (len(arms) - 1) / 2)
         reach = (own["width"] - own["low"], own["high"] - own["width"])
-        hatch = "////" if arm == "safe-step" else None  # its colour is another arm's as well
-        ax.bar(x, own["width"], 0.9 * step, color=look(arm).color, hatch=hatch, edgecolor="white", lw=0)
+        ax.bar(x, own["width"], 0.9 * step, color=look(arm).color)
         ax.errorbar(x, own["width"], reach, fmt="none", ecolor="black", elinewidth=1)
     ax.set_xticks(range(len(problems)), [p.replace(" ", "\n").replace("-n", "-\nn") for p in problems])
     ax.set_ylabel("octaves within 2x of best")

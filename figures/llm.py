@@ -2,8 +2,8 @@
 
 Reads, of every column's table that is recorded, results/<table>.csv (arm, lr, key, round, bytes_up, bytes_down, forward_passes,
 metric, value; see `llm.compare`) and its sidecar. A metric named whole_<metric> is on the whole test part, the others are on a
-sample of it. A table whose sidecar names fewer keys than were planned is drawn as partial; one that is not there leaves its
-column empty.
+sample of it. A table whose sidecar names fewer keys than were planned is drawn as partial; one that is not there has no column,
+and the title names it.
 """
 
 from __future__ import annotations
@@ -71,34 +71,36 @@ def draw_real(results: Path, source: str, experiment: str = "") -> Figure:
     return _draw(results, source, REAL, "Federated fine-tuning on real SST-2")
 
 
-def _draw(results: Path, source: str, columns: tuple[Column, ...], what: str) -> Figure:
-    fig, axes = plt.subplots(2, len(columns), figsize=(4.6 * len(columns) + 0.4, 6.4), squeeze=False, height_ratios=(1.25, 1))
+def _draw(results: Path, source: str, every: tuple[Column, ...], what: str) -> Figure:
+    columns = [column for column in every if (Path(results) / f"{column.table}.csv").exists()]
+    if len(columns) == 1:  # a figure that is wider than high
+        fig, axes = plt.subplots(1, 2, figsize=(10.4, 4.4))
+        axes = axes.reshape(2, 1)
+    else:
+        fig, axes = plt.subplots(2, len(columns), figsize=(4.8 * len(columns) + 0.4, 7.4), squeeze=False, height_ratios=(1.2, 1))
     letters, settings = iter("abcdefgh"), []
     for column, (top, bottom) in zip(columns, axes.T, strict=True):
-        path = Path(results) / f"{column.table}.csv"
         marks = [f"({next(letters)})", f"({next(letters)})"]
-        if not path.exists():
-            _absent(top, f"{marks[0]} {column.title}", column.table)
-            _absent(bottom, marks[1], column.table)
-            continue
-        frame, about = records.read(path)
+        frame, about = records.read(Path(results) / f"{column.table}.csv")
         config = about["config"]
         settings.append(config)
         _panel(top, frame, config, column.metric, column.label, column.guess)
         _panel(bottom, frame, config, "loss", "test loss (nats)", None)
         top.set_title(f"{marks[0]} {column.title}\n{_extent(config)}")
         bottom.set_title(f"{marks[1]} loss of the same runs\n{_sample(config)}")
-        # Beside the curves there is room in the panel of the losses, which fall.
-        bottom.legend(loc="best", fontsize=6.5, frameon=True, framealpha=0.85, edgecolor="none")
-    fig.suptitle(f"{what}; {_setting(settings)}", fontsize=9.5, x=0.01, ha="left")
+        bottom.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.16), fontsize=7)
+    absent = [column.title.split(":")[0] for column in every if column not in columns]
+    missing = f"; not recorded: {', '.join(absent)}" if absent else ""
+    fig.suptitle(
+        f"{what}; {_setting(settings)}\nfirst-order: {look(CEILING).label}; intervals are cut at 0 and at a score of 1{missing}",
+        fontsize=9.5, x=0.01, ha="left",
+    )  # fmt: skip
     provenance(fig, source)
     return fig
 
 
 def _setting(configs: list[dict[str, Any]]) -> str:
     """What the runs of all columns have in common; differences stay out of the title."""
-    if not configs:
-        return "nothing recorded"
     first = configs[0]
     parts = {
         "clients": f"{first['clients']} clients",
@@ -123,13 +125,6 @@ def _sample(config: dict[str, Any]) -> str:
     """On how many examples the curves are, where the marks at the right are on all of them."""
     limit = config["evaluate_limit"]
     return f"curves on {limit:,} test examples, marks at the right on all" if limit else "all test examples"
-
-
-def _absent(ax: Axes, title: str, table: str) -> None:
-    ax.set_title(f"{title}\n")
-    ax.text(0.5, 0.5, f"not recorded\n(results/{table}.csv)", ha="center", va="center", transform=ax.transAxes, color="#777777")
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
 
 
 def _panel(ax: Axes, frame: pd.DataFrame, config: dict[str, Any], metric: str, label: str, guess: float | None) -> None:
@@ -167,7 +162,8 @@ def _ends(ax: Axes, frame: pd.DataFrame, metric: str, arms: list[str], last: int
             enough = len(values) >= _ENOUGH
             middle, low, high = mean_interval(values, SHOWN_LEVEL) if enough else (values.mean(), values.min(), values.max())
             at = last * (1.025 + 0.025 * i)
-            ax.plot([at, at], [low, high], color=look(arm).color, lw=1.2)
+            high = high if metric == "loss" else min(high, 1.0)
+            ax.plot([at, at], [max(low, 0.0), high], color=look(arm).color, lw=1.2)
             ax.plot(at, middle, **(look(arm).points() | {"markersize": 4}))
 
 

@@ -21,6 +21,13 @@ TASKS = {
 }  # fmt: skip
 OURS = {"tiny-opt": "tiny-opt (1 M)", "imdb-opt": "imdb-opt (7 M)", "minilm": "MiniLM (23 M)"}
 """Our models and their size in parameters, as `llm.models` has them (tested)."""
+_SIGNS = {  # in this order
+    "Sigma": "\N{GREEK CAPITAL LETTER SIGMA}", "kappa": "\N{GREEK SMALL LETTER KAPPA}", "zeta": "\N{GREEK SMALL LETTER ZETA}",
+    "dx": "\N{GREEK CAPITAL LETTER DELTA}x", "^2": "\N{SUPERSCRIPT TWO}", " = ": "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}",
+    "Eq ": "Eq\N{NO-BREAK SPACE}", "10 I": "10\N{NO-BREAK SPACE}I",
+    "|_\N{GREEK CAPITAL LETTER SIGMA}\N{SUPERSCRIPT TWO}": "|$_\\Sigma^2$",
+}  # fmt: skip
+"""What stands in the texts of claims, which are plain, and what is drawn for it."""
 
 
 def read(results: Path, *names: str) -> list[pd.DataFrame]:
@@ -71,10 +78,12 @@ def foot(fig: Figure, results: Path, source: str, ours: bool = True, reported: b
     """The line of origin: of the tables, and of the printed and the measured numbers where the figure shows such."""
     dates = sorted({date for _, date, _ in config(results)["recorded"].values()})
     measured = f"; ours recorded {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}" if ours and dates else ""
-    told = "printed numbers: paper/reported/" if reported else "claims: results/claims.json"
-    provenance(fig, f"{told}{measured}; the rest {source}")
+    told = "printed numbers: paper/reported/; " if reported else ""
+    provenance(fig, f"{told}claims: results/claims.md{measured}; the rest {source}")
 
 
 def wrapped(text: str, width: int) -> str:
-    """A text in lines of at most so many letters."""
+    """A text of a claim in lines of at most so many letters, its formulas in signs; an equation is not broken."""
+    for plain, sign in _SIGNS.items():
+        text = text.replace(plain, sign)
     return "\n".join(wrap(text, width))

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.style import OKABE_ITO, look, plt, provenance
+from figures.style import SHADES, look, plt, provenance
 
+BOTH = "$|\\nabla f|^2$, mean over rounds (dotted: last)"
 ERROR, ROUNDS = "mean over rounds of $|\\nabla f|^2$", "rounds to $f = 0.01\\,f_0$"
 STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1, 1.2)))
 """Line styles of the variants of one method; its colour and marker stay."""
@@ -32,7 +33,7 @@ class Panel(NamedTuple):
 
 
 PANELS = {
-    "rounds": Panel("(a) rounds: $-1/2$ with noise, else $-1$", "rounds $R$", ERROR, {
+    "rounds": Panel("(a) rounds: $-1/2$ with noise, else $-1$", "rounds $R$", BOTH, {
         ("decomfl", "mean over rounds"): ("DeComFL, 20 modes", "right"),
         ("hiso-oracle", "mean over rounds"): ("HiSo, $H = S + 0.1$, spike of 100", ""),
         ("decomfl", "no noise"): ("DeComFL, no noise", "right"),
@@ -76,9 +77,9 @@ PANELS = {
     }, "upper left"),
 }  # fmt: skip
 TAU = {
-    "loss, equal Hessians": ("loss after 10 rounds, equal Hessians", OKABE_ITO["blue"], "o"),
-    "drift, unequal Hessians": ("drift of a round, unequal Hessians", OKABE_ITO["vermillion"], "s"),
-    "squared bias": ("squared bias of the fixed point", OKABE_ITO["purple"], "^"),
+    "loss, equal Hessians": ("loss after 10 rounds, equal Hessians", SHADES[2], "o"),
+    "drift, unequal Hessians": ("drift of a round, unequal Hessians", SHADES[1], "s"),
+    "squared bias": ("squared bias of the fixed point", SHADES[0], "^"),
 }
 
 
@@ -119,7 +120,7 @@ def _panel(ax: Axes, panel: Panel, curves: pd.DataFrame, points: pd.DataFrame) -
             point["x"], point["y"], reach, color=method.color, marker=marker, ms=5.5, mec="black", mew=0.7, capsize=5, zorder=5
         )
     ax.set(xscale="log", yscale="log", title=panel.title, xlabel=panel.x, ylabel=panel.y)
-    ax.margins(y=0.12)
+    ax.margins(x=0.2 if {"left", "below"} & {side for _, side in panel.curves.values()} else 0.13, y=0.12)
     ax.legend(loc=panel.place, fontsize=7, handlelength=3)
 
 
@@ -130,14 +131,15 @@ def _slope(ax: Axes, part: pd.DataFrame, side: str) -> None:
     x, y = x[order], y[order]
     near, at = (x[-1], y[-1]) if side == "right" else (x[0], y[0])
     far = x[0] ** 0.4 * x[-1] ** 0.6 if side == "right" else x[0] ** 0.6 * x[-1] ** 0.4
-    shift, below = (0.75, True) if side == "below" else (1.25, False)
+    shift = 0.75 if side == "below" else 1.25
     ends = np.array([near, far])
     guide = shift * at * (ends / near) ** slope
     ax.plot(ends, guide, color="black", lw=0.8, zorder=4)
     text = {0.5: "1/2", -0.5: "\N{MINUS SIGN}1/2", -1.0: "\N{MINUS SIGN}1"}.get(slope, f"{slope:g}")
+    right = side == "right"  # beyond the end of the curve, where no line passes
     ax.annotate(
-        text, (np.sqrt(ends[0] * ends[1]), np.sqrt(guide[0] * guide[1])), xytext=(0, -3 if below else 3),
-        textcoords="offset points", fontsize=8, ha="center", va="top" if below else "bottom",
+        text, (near, guide[0]), xytext=(4 if right else -4, 0), textcoords="offset points", fontsize=8,
+        ha="left" if right else "right", va="center", annotation_clip=False,
     )  # fmt: skip
 
 

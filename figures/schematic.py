@@ -69,7 +69,8 @@ def draw_round(results: Path, source: str, experiment: str) -> Figure:
             part = moves[moves["who"] == who]
             points = part[["x", "y"]].to_numpy()
             for k in range(1, len(points)):
-                _arrow(ax, points[k - 1], points[k], LOOKS[who][0])
+                width = 3.4 if who == "client 0" else 1.6  # the first steps lie on one line
+                _arrow(ax, points[k - 1], points[k], LOOKS[who][0], width)
             ax.plot(*points[1:].T, "o", color=LOOKS[who][0], markersize=4, label=LOOKS[who][2])
         ax.plot(*moves[["x", "y"]].to_numpy()[0], "o", color="black", markersize=5)
         ax.annotate("$x_r$", moves[["x", "y"]].to_numpy()[0], xytext=(6, 5), textcoords="offset points", fontsize=11)
@@ -139,8 +140,8 @@ def _contours(ax: Axes, config: dict, points: np.ndarray, clients: int) -> None:
     ax.grid(False)
 
 
-def _arrow(ax: Axes, start: Any, end: Any, color: str) -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 11, "color": color, "linewidth": 1.6, "shrinkA": 2, "shrinkB": 2}
+def _arrow(ax: Axes, start: Any, end: Any, color: str, width: float = 1.6) -> None:
+    style = {"arrowstyle": "-|>", "mutation_scale": 11, "color": color, "linewidth": width, "shrinkA": 2, "shrinkB": 2}
     ax.add_patch(FancyArrowPatch(start, end, **style))
 
 

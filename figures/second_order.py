@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from figures.style import look, plt, provenance
 from hiso_bench.stats import mean_interval
@@ -54,15 +55,27 @@ def draw(results: Path, source: str, experiment: str = "second_order") -> Figure
         ax.set_yticks(range(len(cases)), [_name(case) for case, _ in cases] if column == 0 else [""] * len(cases))
     for row, (case, lines) in enumerate(curves.groupby(CASE, sort=False)):
         _curves(fig.add_subplot(grid[row, 2]), lines, f"({'cd'[row]}) {_name(case)}")
-    handles, labels = fig.axes[0].get_legend_handles_labels()
     title = (
-        r"Quadratics from $x_0=1$ in the eigenbasis, $P+n_c=5$; DeComFL at its best constant step, exact; "
-        "second differences at one default setting"
-        "\nsix keys, 99.9 % intervals; an arrow at the left edge: some key did not arrive within the rounds allowed"
+        r"Quadratics from $x_0=1$ in the eigenbasis, $P$ directions and $n_c$ second differences a round, $P+n_c=5$ if not said;"
+        "\nDeComFL at its best constant step, exact; second differences at one default setting; "
+        f"{part.loc[part['key'] >= 0, 'key'].nunique()} keys, 99.9 % intervals"
     )
-    fig.legend(handles, labels, title=title, loc="outside upper center", ncols=4)
+    fig.legend(handles=_handles(part), title=title, loc="outside upper center", ncols=4)
     provenance(fig, source)
     return fig
+
+
+def _handles(part: pd.DataFrame) -> list[Line2D]:
+    """An entry for every arm that is drawn, for the floor, and for what did not arrive."""
+    shown = [arm for arm in (*ARMS, *EXACT[:-1]) if arm in set(part["arm"])]
+    handles = []
+    for arm in shown:
+        style = look("hiso-oracle" if arm == "oracle" else arm)
+        points = style.points() | ({"markerfacecolor": "white"} if arm in EXACT else {})
+        handles.append(Line2D([], [], label=style.label + (" (exact)" if arm in EXACT else ""), **points))
+    handles.append(Line2D([], [], color="black", linewidth=1.2, label="information floor"))
+    arrow = {"marker": "<", "color": "#555555", "linestyle": "none"}
+    return [*handles, Line2D([], [], label="at the left edge: some key did not arrive", **arrow)]
 
 
 def _name(case: tuple) -> str:
@@ -73,7 +86,6 @@ def _name(case: tuple) -> str:
 
 def _speed_ups(ax: Axes, cases: list, price: str) -> None:
     ax.axvline(1, color="#555555", linewidth=0.9)
-    seen = set()
     for place, (_, part) in enumerate(cases):
         plain = float(part.loc[part["arm"] == "decomfl", price].iloc[0])
         for number, arm in enumerate((*ARMS, *EXACT)):
@@ -81,20 +93,16 @@ def _speed_ups(ax: Axes, cases: list, price: str) -> None:
             if not len(found):
                 continue
             style = look("theory" if arm == "floor" else "hiso-oracle" if arm == "oracle" else arm)
-            label = None if arm in seen else "information floor" if arm == "floor" else style.label
-            seen.add(arm)
             y = place + 0.095 * (number - 3.5)
             if arm == "floor":
-                ax.plot(
-                    [min(plain / found[0], SHOWN[1])] * 2, [place - 0.42, place + 0.42], label=label, color="black", linewidth=1.2
-                )
+                ax.plot([min(plain / found[0], SHOWN[1])] * 2, [place - 0.42, place + 0.42], color="black", linewidth=1.2)
             elif not np.isfinite(found).all():
-                ax.plot([SHOWN[0]], [y], **{**style.points(), "marker": "<"}, label=label)
+                ax.plot([SHOWN[0]], [y], **{**style.points(), "marker": "<"})
             elif len(found) == 1:
-                ax.plot(plain / found, [y], label=label, **{**style.points(), "markerfacecolor": "white"})
+                ax.plot(plain / found, [y], **{**style.points(), "markerfacecolor": "white"})
             else:
                 middle, low, high = np.exp(mean_interval(np.log(plain / found)))
-                ax.errorbar([middle], [y], xerr=[[middle - low], [high - middle]], capsize=2, label=label, **style.points())
+                ax.errorbar([middle], [y], xerr=[[middle - low], [high - middle]], capsize=2, **style.points())
     ax.set(xscale="log", xlim=SHOWN, ylim=(len(cases) - 0.5, -0.5))
     ax.grid(visible=False, axis="y")
     for place in range(1, len(cases)):

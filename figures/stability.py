@@ -88,7 +88,7 @@ def _panel(ax: Axes, limits: pd.DataFrame, runs: pd.DataFrame) -> None:
         ax.plot(part["kappa"], part["multiple"], "o", markerfacecolor=face, **_marker())
     ax.set(xscale="log", yscale="log", xlim=(0.88, 125))
     ax.xaxis.set_major_locator(FixedLocator([1, 3, 10, 30, 100]))
-    ax.yaxis.set_major_locator(FixedLocator([1 / 32, 1 / 16, 0.25, 0.5, 1, 2, 4]))
+    ax.yaxis.set_major_locator(FixedLocator([1 / 32, 1 / 16, 1 / 8, 0.25, 0.5, 1, 2, 4]))
     ax.yaxis.set_major_formatter(lambda value, _: f"1/{1 / value:.0f}" if value < 1 else f"{value:.0f}")
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
@@ -111,10 +111,10 @@ def _legend(fig: Figure, runs: pd.DataFrame) -> None:
     count = int(runs["runs"].iloc[0])
     handles = [
         Line2D([], [], label=r"$\eta^*$, mean-square limit: E$\,f$ diverges above (exact)", **LIMIT),
-        Patch(label=r"$2P/(T+(P+1)L)$ to $\min(2P/T,\,2P/((P+1)L))$", **BOUNDS),
+        Patch(label=r"$2P/(T+(P+1)L)$ to $\min(2P/T,\,2P/((P+1)L))$, $T$ = Tr $\Sigma$", **BOUNDS),
         Line2D([], [], label=r"bounds that also know $\sum\lambda^2$", **TIGHT),
         Line2D([], [], label="almost every run diverges above (exact)", **ALMOST_SURE),
-        Line2D([], [], label=r"HiSo Theorem 1: $1/(8\rho)$; as printed $\times\sqrt{1/(L(d+2))}$", **THEOREM_1),
+        Line2D([], [], label=r"HiSo Theorem 1: $1/(8\rho)$, $\rho=T+2L$; as printed $\times\sqrt{1/(L(d+2))}$", **THEOREM_1),
     ]
     for outcome, (face, text) in OUTCOMES.items():
         more = f" ({count} runs: 99.9 % interval holds 1/2)" if outcome == "open" else ""

@@ -118,7 +118,7 @@ def _growth(ax: Axes, dimension: pd.DataFrame, printed: float, d: int) -> None:
     ax.plot(d, printed, zorder=5, **look("reported").points())
     ax.text(dimensions[0], printed * 1.08, "if independent of $d$", fontsize=8, va="bottom")
     ax.set(xscale="log", yscale="log", xlabel="$d$", ylabel=r"$\zeta$")
-    ax.set_title(r"(f) $\zeta$ in other dimensions")
+    ax.set_title(r"(f) $\zeta$ against $d$: mean, 5-95 % of draws")
     ax.xaxis.set_major_locator(FixedLocator(dimensions))
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
