@@ -59,7 +59,7 @@ def draw_stage(results: Path, source: str, experiment: str) -> Figure:
         experiment: the tables' prefix.
     """
     points, gaps = (pd.read_csv(results / f"{experiment}_{part}.csv") for part in ("points", "gap"))
-    fig, axes = plt.subplots(1, 3, figsize=(12.2, 4.8), width_ratios=(1.15, 1, 1))
+    fig, axes = plt.subplots(1, 3, figsize=(12.2, 5.2), width_ratios=(1.15, 1, 1))
     _signal(axes[0], points)
     _off_diagonal(axes[1], points)
     _exact_gap(axes[2], gaps)
@@ -143,7 +143,7 @@ def _signal(ax: Axes, points: pd.DataFrame) -> None:
     ax.set_xlabel(r"$(P+1)\,/\,N_{eff}(g)$,  $P$ = 5 and 80")
     ax.set_ylabel(r"largest $h_j/h_0-1$ at the fixed point")
     ax.set_title("(a) what a learned $H$ can tell apart")
-    ax.legend(seen.values(), seen.keys(), fontsize=7, loc="upper left", bbox_to_anchor=(-0.05, -0.16), ncols=2, columnspacing=1)
+    ax.legend(seen.values(), seen.keys(), fontsize=7, loc="upper left", bbox_to_anchor=(-0.05, -0.15))
 
 
 def _off_diagonal(ax: Axes, points: pd.DataFrame) -> None:
@@ -176,7 +176,7 @@ def _exact_gap(ax: Axes, gaps: pd.DataFrame) -> None:
     ax.set_yticks(range(len(part)), list(part["subject"]), fontsize=7.5)
     ax.set(xscale="log", ylim=(len(part) - 0.5, -0.5), xlim=(0.9, part["value"].max() * 1.6))
     _plain_ticks(ax, part[["low", "high"]].to_numpy(float))
-    ax.set_xlabel("rounds of DeComFL / of the best diag $\\Sigma+\\varepsilon$\n(exact, to $f/f_0$ = 0.01)")
+    ax.set_xlabel("rounds of DeComFL / of the best\ndiag $\\Sigma+\\varepsilon$ (exact, to $f/f_0$ = 0.01)")
     ax.set_title("(c) oracle gap of the quadratics")
 
 

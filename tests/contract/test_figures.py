@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 
 from hiso_bench import catalogue, cli, drawings, records
 from hiso_bench.halving import at_edge as halving_edges
@@ -22,6 +24,21 @@ def test_the_whitening_figure_is_computed_drawn_and_then_up_to_date(tmp_path, ca
 def test_recorded_figures_are_drawn_from_what_is_committed(name, tmp_path):
     assert cli.main(["figures", name, "--out", str(tmp_path)]) == 0
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["ablation_networks", "ablation_quadratics", "fair_speed"])
+def test_no_speed_up_is_left_outside_its_axis(name):
+    entry = catalogue.FIGURES[name]
+    figure = catalogue.load(entry.target)(catalogue.RESULTS, "here", entry.experiment)
+    drawn = 0
+    for ax in figure.axes:
+        low, high = ax.get_xlim()
+        marks = [line.get_xdata() for line in ax.lines if line.get_transform() == ax.transData]
+        marks += [np.asarray(of.get_offsets())[:, 0] for of in ax.collections if isinstance(of, PathCollection)]
+        x = np.concatenate([*(np.ravel(mark).astype(float) for mark in marks), [1.0]])
+        drawn += len(x)
+        assert ((low <= x) & (x <= high))[np.isfinite(x)].all(), ax.get_title("left")
+    assert drawn > 50
 
 
 MEASURED = ("bench", "bench_llm", "bench_theory", "claims", "imdb_opt", "mutants", "tiny_opt")
