@@ -22,17 +22,27 @@ class FedAvg(FirstOrder):
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvgTopK(FedAvg):
-    """FedAvg whose clients send the largest entries of their change only; biased, no error feedback.
+    """FedAvg whose clients send the largest entries of their change only, which is biased.
 
     Attributes:
         share: of the entries that a top-k uplink holds, 0 < share <= 1.
+        error_feedback: a client adds to its change what it has not sent of earlier ones, which makes top-k converge where it
+            would not (arXiv 1809.07599 and, with any such compressor, 1901.09847: every worker in every round; here one that is
+            not sampled keeps its own until it is). 4-bit codes are unbiased and have none, and a vote, which sends no magnitude,
+            leaves no rest: signs with feedback are another method, EF-signSGD, whose payload has a scale.
     """
 
     share: float = 0.1
+    error_feedback: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.share <= 1, "share", self.share, "0 < share <= 1")
+
+    @property
+    def remembers(self) -> bool:
+        """As the option says."""
+        return self.error_feedback
 
     def codec(self, wire: str) -> Codec:
         """Index and value of every entry sent."""
