@@ -179,6 +179,13 @@ MUTANTS = [
         tests=_BYTES,
     ),
     planted(
+        "pairs-chosen-by-one-rate",
+        "hiso_bench.equal_bytes:choose",
+        "every pair of rates wins that has the winner's rate of the server",
+        ("(own[RATES] == best).all(axis=1)", '(own["lr"] == best["lr"])'),
+        tests=_BYTES,
+    ),
+    planted(
         "mean-over-what-is-left",
         "hiso_bench.equal_bytes:choose",
         "a rate's tuning keys that diverged are left out of its mean",
