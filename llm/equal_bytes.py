@@ -84,6 +84,8 @@ ARMS = (
     _vectors("fedavg-sign-10", "fedavg-sign", 2.0**-13, 15, 1, local_steps=10, client_lr=CLIENT_RATE),
     _vectors("fedadam", "fedadam", 2.0**-11, 7, 1, local_steps=10, client_lr=CLIENT_RATE),
     _vectors("fedyogi", "fedyogi", 2.0**-11, 7, 1, local_steps=10, client_lr=CLIENT_RATE),
+    _vectors("fedadagrad", "fedadagrad", 2.0**-12, 7, 1, local_steps=10, client_lr=CLIENT_RATE),
+    _vectors("fedzo", "fedzo", 2.0**-13, 7, 1, local_steps=10, perturbations=5),
     _vectors("fedlora-8", "fedavg", 2.0**-5, 50, 4, lora_rank=8),
     _vectors("fedlora-10", "fedavg", 2.0**-8, 16, 2, lora_rank=1, local_steps=10),
     _vectors("fedlora", "fedavg", 2.0**-8, 100, 4, lora_rank=1),
