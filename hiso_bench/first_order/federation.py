@@ -100,7 +100,7 @@ class VectorFederation:
         r, options, d = self.state.round, self.options, self.problem.layout.dimension
         ids = participants(options.key, r, self.problem.clients, options.sampled)
         present = ids[answering(options.key, r, options.dropout, ids.shape)]
-        message = _DOWNLINK.pack(r) + self._model.encode(joined(self.state.x, self.problem.layout).double().numpy(), _NEVER)
+        message = _DOWNLINK.pack(r) + self._model.encode(joined(self.state.x, self.problem.layout).double().cpu().numpy(), _NEVER)
         (named,) = _DOWNLINK.unpack_from(message)
         start = self._point(self._model.decode(message[_DOWNLINK.size :], d))
         up, told, changes, losses = 0, [], [], []
