@@ -154,8 +154,9 @@ ABOUT: dict[str, About] = {
     ),
     "equal_bytes": About(
         OURS,
-        "Loss at equal bytes, every arm tuned for every budget: DeComFL and HiSo beside first-order methods that are dense, "
-        "compressed (signs, 4 bits, top 1 %) or train adapters, on a digits perceptron and fine-tuning a small language model.",
+        "Loss at equal bytes, every arm tuned for every budget: DeComFL and HiSo beside methods that send vectors, dense (FedAvg, "
+        "FedAdam, FedYogi, FedAdagrad, FedZO), compressed (signs, 4 bits, top 1 % with error feedback and without) or adapters, "
+        "on a digits perceptron and fine-tuning a small language model.",
     ),
     "agzo": About(
         OURS,

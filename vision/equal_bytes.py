@@ -2,6 +2,7 @@
 
 6 clients, 2 sampled, Dirichlet 1, 32 images per client and step; d = 610, so a dense vector has 2,440 bytes and the P = 5 scalars
 of a zeroth-order uplink have 20. Counts, rates and tables are those of `hiso_bench.equal_bytes`; the loss is the training loss.
+The adaptive servers (published beta and tau), FedZO (P = 5) and the compressors have ten local steps where the arm says so.
 """
 
 from __future__ import annotations
