@@ -154,8 +154,8 @@ ABOUT: dict[str, About] = {
     ),
     "equal_bytes": About(
         OURS,
-        "Loss at equal bytes, every arm tuned for every budget: DeComFL and HiSo beside methods that send vectors, dense (FedAvg, "
-        "FedAdam, FedYogi, FedAdagrad, FedZO), compressed (signs, 4 bits, top 1 % with error feedback and without) or adapters, "
+        "Loss at equal bytes, every arm tuned for every budget: DeComFL and HiSo beside methods that send vectors, dense (FedAvg,"
+        " FedAdam, FedYogi, FedAdagrad, FedZO), compressed (signs, 4 bits, top 1 % with error feedback and without) or adapters, "
         "on a digits perceptron and fine-tuning a small language model.",
     ),
     "agzo": About(
