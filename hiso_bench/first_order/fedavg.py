@@ -25,9 +25,9 @@ class FedAvgTopK(FedAvg):
     """FedAvg whose clients send the largest entries of their change only, which is biased.
 
     Error feedback makes it converge where it would not (arXiv 1809.07599; with any such compressor, 1901.09847; there every
-    worker takes part in every round, here one that is not sampled keeps its rest until it is). The other compressors here have none: the
-    codes of `FedCom` are unbiased, and a vote sends no magnitude that would leave a rest; signs with feedback are another method,
-    EF-signSGD, whose payload has a scale.
+    worker takes part in every round, here one that is not sampled keeps its rest until it is). The other compressors here have
+    none: the codes of `FedCom` are unbiased, and a vote sends no magnitude that would leave a rest; signs with feedback are
+    another method, EF-signSGD, whose payload has a scale.
 
     Attributes:
         share: of the entries that a top-k uplink holds, 0 < share <= 1.
