@@ -22,13 +22,15 @@ SCALARS = ("decomfl", "hiso")
 VECTORS = ("fedavg", "fedadam", "fedyogi", "fedadagrad", "fedzo")
 OURS = ("first-order", *SCALARS)
 """What a row of ours shows; the start is a grey line."""
+EQUAL = "equal bytes"
+"""The source of the row of ours that has the methods of Table 3."""
 
 
 def draw(results: Path, source: str, experiment: str = "") -> Figure:
     """Draw the figure; arguments as in `figures.hiso_table1.draw`."""
     scores, cells, vectors, verdicts = printed.read(results, "scores", "bytes", "vectors", "verdicts")
-    scores = scores[(scores["file"] == "hiso_table3") | (scores["source"] == "ours")]
-    reported, ours = (scores[scores["source"] == source_] for source_ in ("reported", "ours"))
+    reported = scores[(scores["file"] == "hiso_table3") & (scores["source"] == "reported")]
+    ours = pd.concat([scores[scores["source"] == source_] for source_ in (EQUAL, "ours")])
     fig = plt.figure(figsize=(14, 9.4))
     fig.suptitle("HiSo, Table 3: scores, and communication until convergence", fontsize=10.5, x=0.01, ha="left")
     top, bottom = fig.subfigures(2, 1, height_ratios=(1.25, 1))
@@ -39,9 +41,9 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
         _scores(axes[task], reported[reported["task"] == task])
         axes[task].set(title=f"({letter}) {printed.TASKS[task]}, printed", xlabel="F1, %" if task == "squad" else "accuracy, %")
         axes[task].tick_params(labelleft=task == "sst2")
-    _scores(axes["ours"], ours)
-    axes["ours"].set(title=f"(d) ours: keys, mean and its {SHOWN_LEVEL:.0%} interval", xlabel="score, %")
     config = printed.config(results)
+    _scores(axes["ours"], ours, f"vectors: {config['equal_bytes'] / 2**20:g} MiB")
+    axes["ours"].set(title=f"(d) ours: keys, mean and its {SHOWN_LEVEL:.0%} interval", xlabel="score, %")
     _rounds(axes["rounds"], cells[cells["file"] == "hiso_table3"])
     axes["rounds"].set_xlabel(f"rounds (cross: no multiple of {config['evaluation']}, the rounds between evaluations)")
     axes["rounds"].set_title(f"(e) KB as rounds of {config['charges']['hiso']} B: {printed.verdict(verdicts, 'C14')}")
@@ -59,24 +61,30 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
     return fig
 
 
-def _scores(ax: Axes, table: pd.DataFrame) -> None:
-    """One row a model; in it the methods from top to bottom, each with what the paper or our keys say of its error."""
+def _scores(ax: Axes, table: pd.DataFrame, equal: str = "") -> None:
+    """One row a model; in it the methods from top to bottom, each with what the paper or our keys say of its error.
+
+    `equal` is the last line of the label of the row at equal bytes.
+    """
     if table.empty:
         ax.text(0.5, 0.5, "nothing recorded", ha="center", transform=ax.transAxes, color="#777777")
         ax.set(xticks=[], yticks=[])
         return
-    models = list(dict.fromkeys(zip(table["model"], table["task"], strict=True)))
-    for i, (model, task) in enumerate(models):
-        part = table[(table["model"] == model) & (table["task"] == task)]
-        arms = OURS if part["source"].iloc[0] == "ours" else (*VECTORS, *SCALARS)
+    models = list(dict.fromkeys(zip(table["source"], table["model"], table["task"], strict=True)))
+    for i, (source, model, task) in enumerate(models):
+        part = table[(table["source"] == source) & (table["model"] == model) & (table["task"] == task)]
+        arms = OURS if source == "ours" else (*VECTORS, *SCALARS)
         for j, arm in enumerate(arms):
             _score(ax, i + 0.36 * (2 * j / (len(arms) - 1) - 1), arm, part[part["method"] == arm])
         start = part.loc[part["method"] == "zero-shot", "value"]
         if len(start):
             ax.plot([start.mean()] * 2, [i - 0.42, i + 0.42], color=OKABE_ITO["grey"], ls="--", lw=1.2)
             ax.text(start.mean(), i - 0.43, "start", fontsize=6.5, ha="center", va="bottom", color="#555555")
-    ours = table["source"].iloc[0] == "ours"
-    printed.rows(ax, [printed.row(*label).replace(", ", "\n") if ours else label[0] for label in models], 8)
+    labels = []
+    for source, model, task in models:
+        label = model if source == "reported" else printed.row(model, task).replace(", ", "\n")
+        labels.append(f"{label}\n{equal}" if source == EQUAL else label)
+    printed.rows(ax, labels, 8)
     for i in range(len(models) - 1):
         ax.axhline(i + 0.5, color="#CCCCCC", lw=0.7)
     ax.grid(axis="y", visible=False)
@@ -84,6 +92,8 @@ def _scores(ax: Axes, table: pd.DataFrame) -> None:
 
 def _score(ax: Axes, y: float, arm: str, part: pd.DataFrame) -> None:
     """A printed score with its error, or ours: keys as small marks, their mean, and its interval at `SHOWN_LEVEL`."""
+    if part.empty:  # not run, or every key diverged
+        return
     values = part["value"].to_numpy(float)
     colour = look(arm).color
     if part["source"].iloc[0] == "reported":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hiso_bench.equal_bytes import TOTAL
 from hiso_bench.stats import mean_interval
 from hiso_bench.summaries import SHOWN_LEVEL, rounds_to_best, rounds_to_best_by_key
 from llm.compare import CEILING
@@ -16,6 +18,8 @@ ROUNDS = ("source", "model", "task", "arm", "other", "key", "rounds", "other_rou
 SCORES = ("source", "file", "model", "task", "method", "key", "value", "error")
 CURVES = ("source", "model", "task", "method", "round", "value", "low", "high", "keys")
 SENT = ("model", "task", "arm", "clients", "sampled", "messages")
+EQUAL_ARMS = {"fedavg-10": "fedavg"} | {name: name for name in ("fedadam", "fedyogi", "fedadagrad", "fedzo", "decomfl", "hiso")}
+"""Arms of `llm.equal_bytes` and the methods of Table 3 that they are."""
 _ENDS = ("decomfl", "hiso")
 
 
@@ -52,6 +56,27 @@ def scores(found: Sequence[Recorded]) -> pd.DataFrame:
                 if np.isfinite(value)
             ]
     return pd.DataFrame(rows, columns=list(SCORES))
+
+
+def at_equal_bytes(table: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+    """Accuracies in per cent of the methods of HiSo's Table 3 at the largest budget of both ways, one row a key.
+
+    First-order methods have ten local steps there, FedAvg's arm with one is left out; methods of scalars had ended long before.
+    Runs that diverged have no row. "zero-shot" is the accuracy before the first round.
+
+    Args:
+        table: that of `llm.equal_bytes`.
+        config: its sidecar's configuration.
+    """
+    both: Any = table[table["count"] == TOTAL]
+    last = both[(both["budget"] == both["budget"].max()) & both["arm"].isin(list(EQUAL_ARMS))].dropna(subset="accuracy")
+    start = table[(table["arm"] == "fedavg-10") & (table["rounds"] == 0)].drop_duplicates("key")
+    method = pd.concat([last["arm"].map(EQUAL_ARMS), start["arm"].map(lambda _: "zero-shot")])
+    shown = pd.concat([last, start])
+    frame = pd.DataFrame({"method": method, "key": shown["key"], "value": 100 * shown["accuracy"]}).assign(
+        source="equal bytes", file="equal_bytes_llm", model=config["model"], task=config["problem"]["task"], error=np.nan
+    )
+    return frame[list(SCORES)]
 
 
 def curves(found: Sequence[Recorded]) -> pd.DataFrame:

@@ -28,13 +28,16 @@ import pandas as pd
 from claims import bytes as audit
 from claims import bytes_ledgers as ledgers
 from hiso_bench import quoted, records
+from hiso_bench.equal_bytes import TOTAL
 from hiso_bench.experiments import Plan, Profile
 from hiso_bench.theory import spectra
 from llm.recorded import comparisons, recorded
 from paper import measured
 from synthetic import oracle
 
-VERSION = 4
+VERSION = 5
+EQUAL = "equal_bytes_llm"
+"""The recorded comparison that has the first-order methods of HiSo's Table 3 on a model of ours."""
 FAMILIES = ("flat", "i^-1", "i^-1.5", "10 spikes", "log-normal 2.5")
 EPS = 0.1
 """Of H = Sigma + eps, in units of the largest eigenvalue."""
@@ -180,9 +183,12 @@ class Printed:
         target = results / "printed_variance.csv"
         ours = recorded(grids, comparisons())
         decided = verdicts(grids / "claims.json")
+        equal = records.read(grids / f"{EQUAL}.csv") if (grids / f"{EQUAL}.csv").exists() else None
         config = {
             "reported": {path.stem: _sha(path.read_bytes()) for path in sorted(quoted.REPORTED.glob("*.csv"))},
-            "recorded": {of.experiment.table: [of.about["sha256"], of.about["date"], of.about["source"]] for of in ours},
+            "recorded": {of.experiment.table: [of.about["sha256"], of.about["date"], of.about["source"]] for of in ours}
+            | ({EQUAL: [equal[1]["sha256"], equal[1]["date"], equal[1]["source"]]} if equal else {}),
+            "equal_bytes": max(equal[1]["config"]["budgets"][TOTAL]) if equal else 0,
             "verdicts": _sha(decided.to_csv().encode()),
             "charges": {"hiso": audit.HISO_BYTES, "decomfl": audit.DECOMFL_BYTES}, "evaluation": audit.EVALUATION,
             "step": audit.STEP,
@@ -198,7 +204,14 @@ class Printed:
             "vectors": vectors(),
             "sent": measured.sent(ours),
             "rounds": pd.concat([printed_rounds(), measured.rounds(ours)], ignore_index=True),
-            "scores": pd.concat([printed_scores(), measured.scores(ours)], ignore_index=True),
+            "scores": pd.concat(
+                [
+                    printed_scores(),
+                    measured.scores(ours),
+                    *([measured.at_equal_bytes(equal[0], equal[1]["config"])] if equal else []),
+                ],
+                ignore_index=True,
+            ),
             "curves": pd.concat([printed_curves(), measured.curves(ours)], ignore_index=True),
             "variance": variance(),
         }

@@ -2,6 +2,7 @@
 
 6 clients, 2 sampled, Dirichlet 1, 32 images per client and step; d = 610, so a dense vector has 2,440 bytes and the P = 5 scalars
 of a zeroth-order uplink have 20. Counts, rates and tables are those of `hiso_bench.equal_bytes`; the loss is the training loss.
+The adaptive servers (published beta and tau), FedZO (P = 5) and the compressors have ten local steps where the arm says so.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ BUDGETS: Budgets = {
 }
 ONE = {"client_lr": 1.0}
 """With one local step the clients' rate is a factor of the server's."""
+CLIENT_RATES = (0.5, 1.0, 2.0)
+"""Of arms with ten local steps and a server's rate: about the best of FedAvg with as many."""
 ARMS = (
     Sender("decomfl", "decomfl", {"perturbations": 5}),
     Sender("hiso", "hiso", {"perturbations": 5}),
@@ -33,7 +36,13 @@ ARMS = (
     Sender("fedcom", "fedcom", ONE | {"bits": 4}, 2.0**-2, 28, every=1),
     Sender("fedcom-10", "fedcom", {"lr": 1.0, "bits": 4}, 2.0**-3, 28, 10, "client_lr", 1),
     Sender("fedavg-topk", "fedavg-topk", ONE | {"share": 0.01}, 2.0**-1, 150, every=1),
+    Sender("fedavg-topk-10", "fedavg-topk", {"lr": 1.0, "share": 0.01, "error_feedback": True}, 2.0**-2, 150, 10, "client_lr", 1),
     Sender("fedavg-sign", "fedavg-sign", ONE, 2.0**-7, 98, every=1),
+    Sender("fedavg-sign-10", "fedavg-sign", {}, 2.0**-6, 98, 10, every=1, client_rates=CLIENT_RATES),
+    Sender("fedadam", "fedadam", {}, 2.0**-5, 8, 10, every=1, client_rates=CLIENT_RATES),
+    Sender("fedyogi", "fedyogi", {}, 2.0**-5, 8, 10, every=1, client_rates=CLIENT_RATES),
+    Sender("fedadagrad", "fedadagrad", {}, 2.0**-5, 8, 10, every=1, client_rates=CLIENT_RATES),
+    Sender("fedzo", "fedzo", {"lr": 1.0, "perturbations": 5}, 2.0**-6, 8, 10, "client_lr", 1),
 )
 
 

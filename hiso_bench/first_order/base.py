@@ -61,6 +61,15 @@ class FirstOrder:
         return self.client_lr
 
     @property
+    def remembers(self) -> bool:
+        """Error feedback: whether a client keeps what the server has not learned of its change, and adds it when next sampled.
+
+        A client sends C(D + e) and keeps e <- D + e - decoded(C(D + e)), from e = 0, in float64. So what all its payloads said
+        and its e add up to all its changes. One that is not sampled, or drops out, keeps its e.
+        """
+        return False
+
+    @property
     def evaluations(self) -> int:
         """Forward passes per client and local step; a gradient's backward pass, about two more, is not counted."""
         return 1

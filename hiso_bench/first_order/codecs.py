@@ -53,7 +53,7 @@ class Dense:
 class TopK:
     """The k = max(1, round(share * d)) entries of largest magnitude: k times (index u32, value). Biased: the rest is dropped.
 
-    Ties go to the lower index. No error feedback: a client that is sampled now and then has no memory of its own here.
+    Ties go to the lower index. A codec has no memory: what it drops is kept, if at all, by the client (`FirstOrder.remembers`).
     """
 
     share: float

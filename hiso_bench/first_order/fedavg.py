@@ -22,17 +22,29 @@ class FedAvg(FirstOrder):
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvgTopK(FedAvg):
-    """FedAvg whose clients send the largest entries of their change only; biased, no error feedback.
+    """FedAvg whose clients send the largest entries of their change only, which is biased.
+
+    Error feedback makes it converge where it would not (arXiv 1809.07599; with any such compressor, 1901.09847; there every
+    worker takes part in every round, here one that is not sampled keeps its rest until it is). The other compressors here have
+    none: the codes of `FedCom` are unbiased, and a vote sends no magnitude that would leave a rest; signs with feedback are
+    another method, EF-signSGD, whose payload has a scale.
 
     Attributes:
         share: of the entries that a top-k uplink holds, 0 < share <= 1.
+        error_feedback: a client adds to its change what it has not sent of earlier ones.
     """
 
     share: float = 0.1
+    error_feedback: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.share <= 1, "share", self.share, "0 < share <= 1")
+
+    @property
+    def remembers(self) -> bool:
+        """As the option says."""
+        return self.error_feedback
 
     def codec(self, wire: str) -> Codec:
         """Index and value of every entry sent."""

@@ -100,13 +100,16 @@ class VectorFederation:
         r, options, d = self.state.round, self.options, self.problem.layout.dimension
         ids = participants(options.key, r, self.problem.clients, options.sampled)
         present = ids[answering(options.key, r, options.dropout, ids.shape)]
-        message = _DOWNLINK.pack(r) + self._model.encode(joined(self.state.x, self.problem.layout).double().numpy(), _NEVER)
+        message = _DOWNLINK.pack(r) + self._model.encode(joined(self.state.x, self.problem.layout).double().cpu().numpy(), _NEVER)
         (named,) = _DOWNLINK.unpack_from(message)
         start = self._point(self._model.decode(message[_DOWNLINK.size :], d))
         up, told, changes, losses = 0, [], [], []
         for client in map(int, present):
             change, loss = self._client(named, client, start)
             self._check(r, client, change, loss)
+            kept = f"unsent of client {client}"
+            if self.method.remembers and kept in self.state.buffers:
+                change = change + joined(self.state.buffers[kept], self.problem.layout).numpy()
             rng = keys.rng(keys.derive(options.key, "codec", round=r, client=client))
             sent = _UPLINK.pack(r, client) + self._codec.encode(change, rng)
             up += len(sent)
@@ -117,6 +120,8 @@ class VectorFederation:
             changes.append(self._codec.decode(payload, d))
             losses.append(loss)
             self._check(r, client, changes[-1], loss)
+            if self.method.remembers:  # the client's own; with the state, so that snapshots hold it
+                self.state.buffers[kept] = cut(torch.from_numpy(change - changes[-1]), self.problem.layout)
         if changes:
             self.method.serve(self.state, self._point(self.method.aggregate(changes)))
         self.state.round += 1

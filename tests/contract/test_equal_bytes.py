@@ -75,10 +75,48 @@ def test_a_budget_below_one_round_takes_the_rate_of_the_next():
         ("a", 0.2, "uplink", 10, 1, 0, 2.0), ("a", 0.2, "uplink", 20, 1, 3, 1.2), ("a", 0.2, "uplink", 40, 1, 6, 1.0),
         ("a", 0.4, "uplink", 10, 1, 0, 2.0), ("a", 0.4, "uplink", 20, 1, 3, 1.1), ("a", 0.4, "uplink", 40, 1, 6, 1.3),
     ]  # fmt: skip
-    grid = choose(pd.DataFrame(rows, columns=["arm", "lr", "count", "budget", "key", "rounds", "loss"]))
+    found = pd.DataFrame(rows, columns=["arm", "lr", "count", "budget", "key", "rounds", "loss"])
+    grid = choose(found.assign(client_lr=1.0))
     won = grid[grid["winner"]].set_index("budget")["lr"]
     assert won.to_dict() == {10: 0.4, 20: 0.4, 40: 0.2}
     assert np.isinf(grid.loc[(grid["lr"] == 0.1) & (grid["budget"] == 40), "loss"]).all()
+
+
+def test_a_server_s_rate_wins_together_with_the_clients():
+    rows = [(lr, c, budget, key, 1, loss + 0.1 * key) for lr, c, budget, loss in (
+        (0.1, 0.5, 10, 3.0), (0.1, 2.0, 10, 1.0), (0.2, 0.5, 10, 2.0), (0.2, 2.0, 10, 4.0),
+        (0.1, 0.5, 20, 3.0), (0.1, 2.0, 20, 1.5), (0.2, 0.5, 20, 1.4), (0.2, 2.0, 20, 4.0),
+    ) for key in (1, 2)]  # fmt: skip
+    found = pd.DataFrame(rows, columns=["lr", "client_lr", "budget", "key", "rounds", "loss"]).assign(arm="a", count="uplink")
+    grid = choose(found)
+    won: Any = grid[grid["winner"]]
+    won = won.sort_values("budget")
+    assert won[["budget", "lr", "client_lr"]].to_numpy().tolist() == [[10, 0.1, 2.0], [20, 0.2, 0.5]]
+
+
+def test_every_rate_of_the_server_meets_every_one_of_the_clients_and_results_take_the_pair_that_won(tmp_path, monkeypatch):
+    arm, ran = replace(EQUAL_BYTES.arms[2], name="s", method="fedadam", options={}, client_rates=(0.5, 1.0)), []
+    small = replace(EQUAL_BYTES, arms=(arm, EQUAL_BYTES.arms[0]), tuning_keys=(101,), keys=(1,), octaves=2)
+
+    def curve(self, arm, lr, key):
+        client_lr = arm.options.get("client_lr", 0.0)
+        ran.append((arm.name, lr, client_lr, key))
+        columns = {"client_lr": client_lr, "count": UPLINK, "budget": 512, "rounds": 1, "loss": 1.0 + abs(client_lr - 0.5) + lr}
+        return pd.DataFrame(columns | {"accuracy": 0.5}, index=[0])
+
+    monkeypatch.setattr(type(EQUAL_BYTES), "curve", curve)
+    grid = small.tune(tmp_path, tmp_path / "work", 1)
+    scalar = EQUAL_BYTES.arms[0].start
+    pairs = [("s", 0.25 * i, c, 101) for c in (0.5, 1.0) for i in (1, 2)]
+    assert ran == [*pairs, *(("decomfl", scalar * i, 0.0, 101) for i in (1, 2))]
+    won: Any = grid[grid["winner"]]
+    assert won[["lr", "client_lr"]].to_numpy().tolist() == [[0.25, 0.5], [scalar, 0.0]]
+    ran.clear()
+    small.compare(tmp_path, tmp_path, tmp_path / "work", 1)
+    assert ran == [("s", 0.25, 0.5, 1), ("decomfl", scalar, 0.0, 1)]
+    ran.clear()
+    replace(small, arms=(small.arms[1],), octaves=3).tune(tmp_path, tmp_path / "work", 1)
+    assert ran == [("decomfl", 4 * scalar, 0.0, 101)]  # what is kept of an arm does not depend on the others, nor on the grid
 
 
 # A model of width 16 and two layers whose queries and values have adapters: 4 layers, (16 + 16) numbers each at rank 1.

@@ -9,6 +9,7 @@ import pytest
 from claims import bytes as audit
 from figures import decomfl_scale, decomfl_tables, hiso_table1, hiso_table2, hiso_table3, printed, style
 from hiso_bench import catalogue, datafiles
+from hiso_bench.equal_bytes import TOTAL
 from llm.compare import TOY_SST2
 from llm.recorded import recorded
 from paper import measured
@@ -45,6 +46,19 @@ def test_scores_are_those_of_single_keys_in_per_cent(folder):
     assert ours["value"].tolist() == pytest.approx([82, 83, 84]) and ours["error"].tolist() == pytest.approx([2, 2, 2])
     start = scores[(scores["source"] == "ours") & (scores["method"] == "zero-shot")]
     assert start["value"].tolist() == pytest.approx([51, 52, 53])
+
+
+def test_scores_at_equal_bytes_are_those_of_the_largest_budget_and_of_the_start():
+    rows = [(arm, TOTAL, budget, key, rounds, 0.5 + 0.1 * key + (0.01 * rounds if arm != "decomfl" else 0.02))
+            for arm in ("fedavg", "fedavg-10", "fedzo", "decomfl", "fedlora")
+            for budget, rounds in ((8, 0), (16, 2), (32, 4)) for key in (1, 2)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["arm", "count", "budget", "key", "rounds", "accuracy"])
+    frame.loc[(frame["arm"] == "fedzo") & (frame["key"] == 2), "accuracy"] = np.nan  # diverged
+    found = measured.at_equal_bytes(frame, {"model": "tiny-opt", "problem": {"task": "toy-sst2"}})
+    values = {method: part["value"].tolist() for method, part in found.groupby("method")}
+    wanted = {"fedavg": [64, 74], "fedzo": [64], "decomfl": [62, 72], "zero-shot": [60, 70]}
+    assert values == {method: pytest.approx(own) for method, own in wanted.items()}
+    assert list(found.columns) == list(measured.SCORES) and set(found["source"]) == {"equal bytes"}
 
 
 def test_messages_are_all_bytes_over_clients_and_rounds(tmp_path):

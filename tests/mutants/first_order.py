@@ -85,6 +85,20 @@ MUTANTS = [
         tests=("contract/test_first_order_rounds.py",),
     ),
     planted(
+        "feedback-never-added",
+        "hiso_bench.first_order.federation:VectorFederation._take",
+        "a client keeps the rest of its change, and forgets to add it to the next",
+        ("change = change + joined(", "joined("),
+        tests=("contract/test_first_order_rounds.py",),
+    ),
+    planted(
+        "one-memory-for-all-clients",
+        "hiso_bench.first_order.federation:VectorFederation._take",
+        "what one client did not send, the next one adds",
+        ('f"unsent of client {client}"', '"unsent of client 0"'),
+        tests=("contract/test_first_order_rounds.py",),
+    ),
+    planted(
         "batch-of-the-first-step",
         "hiso_bench.first_order.federation:VectorFederation._client",
         "every local step sees the first one's batch",
@@ -162,6 +176,13 @@ MUTANTS = [
         "hiso_bench.equal_bytes:curve",
         "a run that diverged within the budget keeps its last loss",
         ("over = diverged and", "over = False and"),
+        tests=_BYTES,
+    ),
+    planted(
+        "pairs-chosen-by-one-rate",
+        "hiso_bench.equal_bytes:choose",
+        "every pair of rates wins that has the winner's rate of the server",
+        ("(own[RATES] == best).all(axis=1)", '(own["lr"] == best["lr"])'),
         tests=_BYTES,
     ),
     planted(
