@@ -28,7 +28,7 @@ def test_recorded_figures_are_drawn_from_what_is_committed(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["ablation_networks", "ablation_quadratics", "fair_speed"])
 def test_no_speed_up_is_left_outside_its_axis(name):
-    entry = catalogue.FIGURES[name]
+    entry = drawings.FIGURES[name]
     figure = catalogue.load(entry.target)(catalogue.RESULTS, "here", entry.experiment)
     drawn = 0
     for ax in figure.axes:
