@@ -80,8 +80,9 @@ ABOUT: dict[str, About] = {
     ),
     "decomfl_mnist": About(
         "DeComFL, MNIST and Fashion-MNIST figures",
-        "Accuracy against rounds with 1, 4 and 10 local steps at the published settings, the authors' published curves under "
-        "ours, for FedAvg and for DeComFL with the batch sizes that were tried. What is partial or was not run says so.",
+        "Accuracy against rounds with 1, 4 and 10 local steps, and over P = 10, 20 and 40, at the published settings: the "
+        "authors' published curves under ours, for FedAvg and for DeComFL with the batch sizes that were tried. What is partial "
+        "or was not run says so.",
     ),
     "decomfl_scale": About(
         "DeComFL, model-scale figure",
