@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
 from figures.style import look, plt, provenance
@@ -26,7 +27,6 @@ from vision.equal_bytes import model_bytes
 
 COUNTS = {UPLINK: "uplink", TOTAL: "both ways"}
 UNITS = ((2**20, "MiB"), (2**10, "KiB"), (1, "B"))
-TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 FAMILIES = {
     "scalars": ("decomfl", "hiso", "decomfl-lora"),
     "dense": ("fedavg", "fedavg-10", "fedadam", "fedyogi", "fedadagrad", "fedzo"),
@@ -58,14 +58,15 @@ def draw(results: Path, source: str, experiment: str = "equal_bytes") -> Figure:
             _curves(ax, own, about["config"]["arms"], best(rates, count, sorted(own["budget"].unique())))
             ax.set_title(f"({letter}) {what}" + (f": {subject}" if ax is grid[row, 0] else ""))
             ax.set_ylim(*limits)
+            _ticks(ax.yaxis, limits)
             ax.set_ylabel(loss if ax is grid[row, 0] else "")
         own = table[table["count"] == WITH_BASE]
         _rows(grid[row, 2], own, about["config"]["arms"], limits)
         grid[row, 2].set_title(f"({letters[2]}) both ways and the base model, {_size(own['budget'].max())}")
         grid[row, 2].set_xlabel(f"{loss}; bars: {', '.join(map(_size, sorted(own['budget'].unique())[:-1]))}")
     fig.suptitle(
-        f"Loss at equal bytes. Bold, with {LEVEL:.1%} intervals over keys: by the tuning keys the best arm that sends scalars, "
-        "dense vectors, compressed ones, adapters; hollow: all its rounds are taken",
+        f"Loss at equal bytes, geometric mean over keys. Bold, with {LEVEL:.1%} intervals: by the tuning keys the best arm that "
+        "sends scalars, dense vectors, compressed ones, adapters; hollow: all its rounds are taken",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
@@ -118,8 +119,6 @@ def _curves(ax: Axes, table: pd.DataFrame, arms: dict[str, Any], bold: set[str])
     ax.xaxis.set_major_locator(FixedLocator(budgets))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(lambda value, _: _size(value))
-    ax.set_yticks(TICKS, [f"{t:g}" for t in TICKS])
-    ax.set_yticks([], minor=True)
 
 
 def _rows(ax: Axes, table: pd.DataFrame, arms: dict[str, Any], limits: tuple[float, float]) -> None:
@@ -144,10 +143,17 @@ def _rows(ax: Axes, table: pd.DataFrame, arms: dict[str, Any], limits: tuple[flo
     for label, name in zip(ax.get_yticklabels(), names, strict=True):
         label.set_color(look(name).color)
     ax.set(xscale="log", xlim=limits, ylim=(y - 0.4, -0.6))
-    ax.xaxis.set_major_locator(FixedLocator(TICKS))
-    ax.xaxis.set_major_formatter(FixedFormatter([f"{t:g}" for t in TICKS]))
-    ax.xaxis.set_minor_locator(NullLocator())
+    _ticks(ax.xaxis, limits)
     ax.grid(axis="y", visible=False)
+
+
+def _ticks(axis: Axis, limits: tuple[float, float]) -> None:
+    """Few enough to be read: two a decade, three where there are not two decades."""
+    steps = (1, 2, 5) if limits[1] < 100 * limits[0] else (1, 3)
+    ticks = [step * 10.0**power for power in range(-8, 4) for step in steps]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _family(arm: str) -> str:
