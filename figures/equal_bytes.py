@@ -67,7 +67,7 @@ def draw(results: Path, source: str, experiment: str = "equal_bytes") -> Figure:
     fig.suptitle(
         f"Loss at equal bytes, geometric mean over keys. Bold, with {LEVEL:.1%} intervals: by the tuning keys the best arm that "
         "sends scalars, dense vectors, compressed ones, adapters; hollow: all its rounds are taken",
-        fontsize=10, x=0.01, ha="left",
+        fontsize=9.5, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)
     return fig
