@@ -42,7 +42,8 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
         axes[task].set(title=f"({letter}) {printed.TASKS[task]}, printed", xlabel="F1, %" if task == "squad" else "accuracy, %")
         axes[task].tick_params(labelleft=task == "sst2")
     config = printed.config(results)
-    _scores(axes["ours"], ours, f"vectors: {config['equal_bytes'] / 2**20:g} MiB")
+    equal = config["equal_bytes"]
+    _scores(axes["ours"], ours, f"vectors: {equal['largest'] / 2**20:g} MiB" if equal else "")
     axes["ours"].set(title=f"(d) ours: keys, mean and its {SHOWN_LEVEL:.0%} interval", xlabel="score, %")
     _rounds(axes["rounds"], cells[cells["file"] == "hiso_table3"])
     axes["rounds"].set_xlabel(f"rounds (cross: no multiple of {config['evaluation']}, the rounds between evaluations)")
@@ -57,7 +58,7 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
     top.legend(
         handles=[*handles, *printed.source_handles("reported", "ours")], loc="outside upper center", ncols=10, columnspacing=1.2
     )
-    printed.foot(fig, results, source)
+    printed.foot(fig, results, source, equal=True)
     return fig
 
 
