@@ -52,7 +52,8 @@ def draw(results: Path, source: str, experiment: str = "equal_bytes") -> Figure:
         rates = records.read(Path(results) / f"{name}_rates.csv")[0]
         subject, letters = _subject(about["config"]), "abcdef"[3 * row :]
         ends: Any = table["loss"].dropna()
-        limits = 0.8 * ends.quantile(0.01), 1.25 * ends.quantile(0.99)
+        means: Any = np.exp(np.log(table["loss"]).groupby([table["arm"], table["count"], table["budget"]]).mean())
+        limits = 0.8 * means.min(), 1.25 * ends.quantile(0.99)
         for letter, ax, (count, what) in zip(letters, grid[row], COUNTS.items(), strict=False):
             own = table[table["count"] == count]
             _curves(ax, own, about["config"]["arms"], best(rates, count, sorted(own["budget"].unique())))
@@ -65,8 +66,9 @@ def draw(results: Path, source: str, experiment: str = "equal_bytes") -> Figure:
         grid[row, 2].set_title(f"({letters[2]}) both ways and the base model, {_size(own['budget'].max())}")
         grid[row, 2].set_xlabel(f"{loss}; bars: {', '.join(map(_size, sorted(own['budget'].unique())[:-1]))}")
     fig.suptitle(
-        f"Loss at equal bytes, geometric mean over keys. Bold, with {LEVEL:.1%} intervals: by the tuning keys the best arm that "
-        "sends scalars, dense vectors, compressed ones, adapters; hollow: all its rounds are taken",
+        f"Loss at equal bytes, geometric mean over keys; in (c, f) with {LEVEL:.1%} intervals; hollow: all its rounds are "
+        f"taken.\n(a, b, d, e) bold, with {LEVEL:.1%} intervals: by the tuning keys the best arm that sends scalars, dense "
+        "vectors, compressed ones, adapters.",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     provenance(fig, source)

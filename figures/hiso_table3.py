@@ -42,7 +42,8 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
         axes[task].set(title=f"({letter}) {printed.TASKS[task]}, printed", xlabel="F1, %" if task == "squad" else "accuracy, %")
         axes[task].tick_params(labelleft=task == "sst2")
     config = printed.config(results)
-    _scores(axes["ours"], ours, f"vectors: {config['equal_bytes'] / 2**20:g} MiB")
+    equal = config["equal_bytes"]
+    _scores(axes["ours"], ours, f"vectors: {equal['largest'] / 2**20:g} MiB" if equal else "")
     axes["ours"].set(title=f"(d) ours: keys, mean and its {SHOWN_LEVEL:.0%} interval", xlabel="score, %")
     _rounds(axes["rounds"], cells[cells["file"] == "hiso_table3"])
     axes["rounds"].set_xlabel(f"rounds (cross: no multiple of {config['evaluation']}, the rounds between evaluations)")
@@ -57,7 +58,7 @@ def draw(results: Path, source: str, experiment: str = "") -> Figure:
     top.legend(
         handles=[*handles, *printed.source_handles("reported", "ours")], loc="outside upper center", ncols=10, columnspacing=1.2
     )
-    printed.foot(fig, results, source)
+    printed.foot(fig, results, source, equal=True)
     return fig
 
 
@@ -71,22 +72,25 @@ def _scores(ax: Axes, table: pd.DataFrame, equal: str = "") -> None:
         ax.set(xticks=[], yticks=[])
         return
     models = list(dict.fromkeys(zip(table["source"], table["model"], table["task"], strict=True)))
-    for i, (source, model, task) in enumerate(models):
+    heights = np.array([1.8 if source == EQUAL else 1.0 for source, _, _ in models])  # it has more methods than others of ours
+    ends = np.cumsum(heights)
+    for y, height, (source, model, task) in zip(ends - heights / 2, heights, models, strict=True):
         part = table[(table["source"] == source) & (table["model"] == model) & (table["task"] == task)]
         arms = OURS if source == "ours" else (*VECTORS, *SCALARS)
         for j, arm in enumerate(arms):
-            _score(ax, i + 0.36 * (2 * j / (len(arms) - 1) - 1), arm, part[part["method"] == arm])
+            _score(ax, y + 0.36 * height * (2 * j / (len(arms) - 1) - 1), arm, part[part["method"] == arm])
         start = part.loc[part["method"] == "zero-shot", "value"]
         if len(start):
-            ax.plot([start.mean()] * 2, [i - 0.42, i + 0.42], color=OKABE_ITO["grey"], ls="--", lw=1.2)
-            ax.text(start.mean(), i - 0.43, "start", fontsize=6.5, ha="center", va="bottom", color="#555555")
+            ax.plot([start.mean()] * 2, [y - 0.42 * height, y + 0.42 * height], color=OKABE_ITO["grey"], ls="--", lw=1.2)
+            ax.text(start.mean(), y - 0.43 * height, "start", fontsize=6.5, ha="center", va="bottom", color="#555555")
     labels = []
     for source, model, task in models:
         label = model if source == "reported" else printed.row(model, task).replace(", ", "\n")
         labels.append(f"{label}\n{equal}" if source == EQUAL else label)
-    printed.rows(ax, labels, 8)
-    for i in range(len(models) - 1):
-        ax.axhline(i + 0.5, color="#CCCCCC", lw=0.7)
+    ax.set_yticks(ends - heights / 2, labels, fontsize=8)
+    ax.set_ylim(ends[-1], 0)
+    for end in ends[:-1]:
+        ax.axhline(end, color="#CCCCCC", lw=0.7)
     ax.grid(axis="y", visible=False)
 
 

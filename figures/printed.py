@@ -74,12 +74,17 @@ def source_handles(*sources: str) -> list[Line2D]:
     return handles
 
 
-def foot(fig: Figure, results: Path, source: str, ours: bool = True, reported: bool = True) -> None:
-    """The line of origin: of the tables, and of the printed and the measured numbers where the figure shows such."""
-    dates = sorted({date for _, date, _ in config(results)["recorded"].values()})
+def foot(fig: Figure, results: Path, source: str, ours: bool = True, reported: bool = True, equal: bool = False) -> None:
+    """The line of origin: of the tables, and of the printed and the measured numbers where the figure shows such.
+
+    `equal`: the comparison at equal bytes is among those.
+    """
+    told = config(results)
+    more = {told["equal_bytes"]["date"]} if equal and told["equal_bytes"] else set()
+    dates = sorted({date for _, date, _ in told["recorded"].values()} | more)
     measured = f"; ours recorded {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}" if ours and dates else ""
-    told = "printed numbers: paper/reported/; " if reported else ""
-    provenance(fig, f"{told}claims: results/claims.md{measured}; the rest {source}")
+    said = "printed numbers: paper/reported/; " if reported else ""
+    provenance(fig, f"{said}claims: results/claims.md{measured}; the rest {source}")
 
 
 def wrapped(text: str, width: int) -> str:

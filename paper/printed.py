@@ -186,9 +186,8 @@ class Printed:
         equal = records.read(grids / f"{EQUAL}.csv") if (grids / f"{EQUAL}.csv").exists() else None
         config = {
             "reported": {path.stem: _sha(path.read_bytes()) for path in sorted(quoted.REPORTED.glob("*.csv"))},
-            "recorded": {of.experiment.table: [of.about["sha256"], of.about["date"], of.about["source"]] for of in ours}
-            | ({EQUAL: [equal[1]["sha256"], equal[1]["date"], equal[1]["source"]]} if equal else {}),
-            "equal_bytes": max(equal[1]["config"]["budgets"][TOTAL]) if equal else 0,
+            "recorded": {of.experiment.table: [of.about["sha256"], of.about["date"], of.about["source"]] for of in ours},
+            "equal_bytes": _equal_bytes(equal[1]) if equal else None,
             "verdicts": _sha(decided.to_csv().encode()),
             "charges": {"hiso": audit.HISO_BYTES, "decomfl": audit.DECOMFL_BYTES}, "evaluation": audit.EVALUATION,
             "step": audit.STEP,
@@ -217,6 +216,11 @@ class Printed:
         }
         for name, table in tables.items():  # the one that is asked for is written last
             records.write(table, results / f"printed_{name}.csv", config, VERSION)
+
+
+def _equal_bytes(about: dict[str, Any]) -> dict[str, Any]:
+    largest = max(about["config"]["budgets"][TOTAL])
+    return {name: about[name] for name in ("sha256", "date", "source")} | {"largest": largest}
 
 
 def _sha(content: bytes) -> str:
