@@ -142,6 +142,49 @@ MUTANTS = [
         "everything-is-fresh",
         "figures.page:_origin",
         "the gallery calls a recorded figure fresh",
-        ('profile == "quick"', 'profile in ("quick", "standard")'),
+        ('profiles[name] != "quick"', 'profiles[name] == "paper"'),
+    ),
+    planted(
+        "others-are-not-told",
+        "figures.page:_origin",
+        "the gallery's command recomputes the first of several experiments only",
+        ("(entry.experiment, *entry.also)", "(entry.experiment,)"),
+    ),
+    # Bytes, taken apart; printed numbers.
+    planted(
+        "latest-update-is-catch-up",
+        "synthetic.traffic:_scalars",
+        "counts the update that everybody gets as catch-up",
+        ("sum(sizes[:-1])", "sum(sizes)"),
+    ),
+    planted(
+        "one-seed-a-direction-of-all",
+        "synthetic.traffic:_scalars",
+        "own directions of several clients need the seeds of one",
+        ("len(decoded[i].clients) if wire.independent else 1", "1"),
+    ),
+    planted(
+        "away-a-round-less",
+        "synthetic.traffic:absent",
+        "a client that was away for k rounds is sent the updates of k",
+        ("r - 1 - k, of.ledger.updates(r - 1 - k, r)", "r - k, of.ledger.updates(r - k, r)"),
+    ),
+    planted(
+        "first-of-several-rows",
+        "hiso_bench.quoted:number",
+        "a printed number of which there are several is the first",
+        ("len(found) != 1", "len(found) < 1"),
+    ),
+    planted(
+        "printed-digits-are-exact",
+        "hiso_bench.quoted:number",
+        "what the printed digits leave open is nothing",
+        ("0.0 if pd.isna(error) else error", "0.0"),
+    ),
+    planted(
+        "round-without-an-update-counts",
+        "paper.byte_audit:measure",
+        "the first round, before which there is no update, is in the mean",
+        ("traffic.counted(of, 1)", "traffic.counted(of)"),
     ),
 ]
