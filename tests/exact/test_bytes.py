@@ -106,3 +106,6 @@ def test_claims_follow_the_numbers_of_the_text(tmp_path, monkeypatch):
     assert tables.savings().evidence[-1].outcome == "holds" and tables.savings().evidence[-1].allowed == (28.5, 82.5)
     with pytest.raises(ValueError, match="0 rows 'largest', not one; it has perturbations"):
         quoted.number("hiso_text", "largest")
+    pd.concat([text, text.tail(1)]).to_csv(tmp_path / "hiso_text.csv", index=False)
+    with pytest.raises(ValueError, match="2 rows 'largest_saving', not one"):
+        quoted.number("hiso_text", "largest_saving")

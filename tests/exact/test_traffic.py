@@ -7,10 +7,11 @@ from figures import byte_audit as picture
 from figures import style
 from hiso_bench import methods, quoted
 from hiso_bench.audit import Client
-from hiso_bench.federation import Federation
+from hiso_bench.federation import Federation, FederationOptions
 from hiso_bench.ledger import LedgerError
 from paper import byte_audit
 from synthetic import traffic
+from synthetic.quadratic import Quadratic
 
 KEY = 3
 
@@ -38,6 +39,17 @@ def test_with_every_client_in_every_round_nothing_is_caught_up_and_hiso_costs_wh
     assert found == (8 + 20, 8 + 2 + 20, 0, 40, 20)
     row = 4 * 20  # the printed rule of section 4.2 needs the scalars of every client
     assert traffic.counted(run("hiso-a", sampled=4), 1) == (8 + 20, 8 + 2 + row, 0, 20 + row, 20)
+
+
+def test_own_directions_need_a_seed_for_every_client_that_drew_them():
+    found = []
+    for independent in (False, True):
+        options = FederationOptions(sampled=2, key=KEY, independent=independent)
+        of = methods.build("decomfl", lr=1e-3).federate(Quadratic(12, clients=4), options)
+        for _ in range(8):
+            of.round()
+        found.append(traffic.counted(of))
+    assert found[1].seeds == 2 * found[0].seeds > 0 and found[1].up == found[0].up
 
 
 @pytest.mark.parametrize("name", ["hiso", "feedsign", "curvature", "hiso-a"])
