@@ -66,7 +66,7 @@ def _histogram(ax: Axes, entries: pd.DataFrame, summary: pd.DataFrame, arm: str,
         xlabel="log (entry / geometric mean)",
     )
     ax.set_title(f"({letter}) {style.label}: spread {spread['h']:.3f}, null {spread['h_null']:.3f}", fontsize=9)
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc="upper right")
 
 
 def _entries(ax: Axes, entries: pd.DataFrame, dataset: str) -> None:
