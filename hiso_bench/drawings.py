@@ -68,7 +68,8 @@ FIGURES: dict[str, FigureEntry] = {
         name: FigureEntry(f"figures.{target}", "printed", ("printed_variance",), also=also)
         for name, target, also in (
             ("hiso_table1", "hiso_table1:draw", ()),
-            *((f"hiso_table{n}", f"hiso_table{n}:draw", _LANGUAGE) for n in (2, 3)),
+            ("hiso_table2", "hiso_table2:draw", _LANGUAGE),
+            ("hiso_table3", "hiso_table3:draw", (*_LANGUAGE, "equal_bytes_llm")),
             ("decomfl_table2", "decomfl_tables:draw_table2", _LANGUAGE),
             ("decomfl_lora", "decomfl_tables:draw_lora", ()),
             ("decomfl_scale", "decomfl_scale:draw", _LANGUAGE),
